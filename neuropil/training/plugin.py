@@ -1,0 +1,84 @@
+"""The plugin contract: acting on a training loop that someone else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from neuropil.data.task import Batch, Task
+
+Gradients = dict[str, Tensor]  # by parameter name, as in `model.named_parameters()`
+
+
+class LossContext(NamedTuple):
+    """What a plugin may look at when it changes a loss."""
+
+    batch: Batch
+    output: Tensor  # the model's answer to `batch.inputs`
+
+
+class Plugin:
+    """Acts on somebody else's training loop; every method is optional and does nothing by default.
+
+    A loop calls them in this order: `before_fit`, then for each task `before_task`, for each epoch
+    `before_epoch`, for each batch `before_batch`, forward, `on_loss`, backward, `on_gradients`, optimizer step,
+    `after_step`; then `after_task`; around evaluation `before_eval`; at the end `after_fit`. A hand-written
+    loop calls the ones that it needs.
+    """
+
+    def before_fit(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Look at what will be trained and refuse what cannot work, before any step is made."""
+
+    def before_task(self, task: Task) -> None:
+        """A new task begins."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """A pass over the task's training samples begins; the model is in training mode."""
+
+    def before_batch(self, batch: Batch) -> Batch:
+        """Return the batch to learn from, for instance with remembered samples added."""
+        return batch
+
+    def on_loss(self, loss: Tensor, context: LossContext) -> Tensor:
+        """Return the loss to minimise, for instance with a penalty added."""
+        return loss
+
+    def on_gradients(self, gradients: Gradients) -> Gradients:
+        """Return the gradients to step with; pure: the tensors given are not changed."""
+        return gradients
+
+    def after_step(self) -> None:
+        """The optimizer has made its step."""
+
+    def after_task(self, task: Task) -> None:
+        """The task has been learned; its training samples may be read once more."""
+
+    def before_eval(self) -> None:
+        """The model is about to be judged."""
+
+    def after_fit(self) -> None:
+        """All tasks are done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on from here: tensors, numbers, strings, and dicts and lists of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+def gradients_of(model: nn.Module) -> Gradients:
+    """Gradients present on a model's parameters, by name."""
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def transform_gradients(model: nn.Module, plugins: Iterable[Plugin]) -> None:
+    """Pass the model's gradients through every plugin in turn, between `backward()` and `step()`."""
+    gradients = gradients_of(model)
+    for plugin in plugins:
+        gradients = plugin.on_gradients(gradients)
+    for name, gradient in gradients.items():
+        model.get_parameter(name).grad = gradient
