@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from neuropil.bench.claim import Claim, Verdict
@@ -31,11 +32,21 @@ class Judgement:
     """A claim with its verdict: the mean over seeds of `left - right`, its 95 % interval and every seed."""
 
     claim: Claim
-    verdict: Verdict
+    verdict: Verdict | None  # None: not judged, because claims are judged at laptop scale only
     value: float | None
     ci_low: float | None
     ci_high: float | None
     differences: tuple[float | None, ...]  # one per seed, in the order of `Result.seeds`
+    note: str = ""  # what a reader must know of the interval, such as seeds without a value
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that ended without an outcome, and why, in one line."""
+
+    arm: str
+    seed: int
+    message: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,10 @@ class Result:
     tuning: Mapping[str, Any] = field(default_factory=dict)  # what `tune` tried and chose
     provenance: Mapping[str, Any] = field(default_factory=dict)  # code and data hashes, machine, versions
     seconds: float = 0.0
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each arm's settings as run
+    overrides: Mapping[str, str] = field(default_factory=dict)  # what `--set` changed
+    failures: tuple[Failure, ...] = ()  # trials that ended in an error; empty in a whole run
+    directory: Path | None = None  # where the run is stored
 
     def metric(self, arm: str, name: str) -> list[float | None]:
         """A metric of an arm, one value per seed in the order of `seeds`."""

@@ -10,6 +10,7 @@ from neuropil.bench.claim import Claim
 from neuropil.errors import ConfigError
 
 Scale = Literal["smoke", "laptop", "paper"]
+Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Trial:
     config: Any  # the arm's Config, scale and `--set` already applied
     seed: int
     scale: Scale
-    evaluate_on: Literal["validation", "test"] = "test"  # `tune` judges on validation data, `run` on test data
+    evaluate_on: Split = "test"  # `tune` judges on validation data, `run` on test data
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ class Study:
     trial: Callable[[Trial], Outcome]
     claims: tuple[Claim, ...]
     search: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
-    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # field overrides of smoke and paper
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # "field" or "arm.field" overrides of smoke and paper
     seeds: int = 5
     objective: str = "acc"  # what `tune` maximises on validation data
     tune_trials: int = 8  # settings tried per arm, the same for every arm
     published: Mapping[str, float] = field(default_factory=dict)  # "arm.metric": the paper's number
+    data: Callable[[Any], str] | None = None  # config -> checksum of the data a trial reads; None: embedded in code
     figures: tuple[Any, ...] = ()  # what the report draws, see `neuropil.bench.figures`
     notes: str = ""  # what did not reproduce, what differs from the paper
 
