@@ -1,0 +1,44 @@
+"""What every test shares: tests that need a compiler, a browser or a peer library say so with a marker.
+
+Such a test is skipped, with the reason, where the thing is missing. The environment variable
+NEUROPIL_REQUIRE=browser,compiler lists markers whose tests must not be skipped: there a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("NEUROPIL_REQUIRE", "").split(",")))
+
+
+def _missing(marker: pytest.Mark) -> str | None:
+    if marker.name == "compiler" and not any(map(shutil.which, ("g++", "clang++"))):
+        return "no C++ compiler (g++ or clang++) on the path"
+    if marker.name == "browser" and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return "no chromium on the path"
+    if marker.name == "peer":
+        for name in marker.args:
+            if importlib.util.find_spec(name) is None:
+                return f"peer library {name} is not installed"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers():
+        if reason := _missing(marker):
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    needed = REQUIRED.intersection(marker.name for marker in item.iter_markers())
+    if report.skipped and needed:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but NEUROPIL_REQUIRE lists {', '.join(sorted(needed))}: {report.longrepr}"
+    return report
