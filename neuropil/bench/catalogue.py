@@ -110,7 +110,7 @@ def status(entry: Entry) -> Status:
 
 
 def is_stale(entry: Entry, summary: dict[str, Any]) -> bool:
-    """Whether study or mechanism changed, apart from comments and docstrings, since the evidence was written."""
+    """Whether the code of study or mechanism, comments apart, changed since the evidence was written."""
     paths = {"study": _place(PACKAGE / "studies", entry), "mechanism": _place(PACKAGE, entry)}
     for part, path in paths.items():
         written = summary["code"].get(part)
@@ -122,7 +122,7 @@ def is_stale(entry: Entry, summary: dict[str, Any]) -> bool:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """The summary that evidence carries in its second line; None without evidence, CheckpointError when damaged."""
+    """The summary in the second line of evidence; None without evidence, CheckpointError when damaged."""
     try:
         with path.open(encoding="utf-8") as file:
             file.readline()

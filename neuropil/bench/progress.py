@@ -36,7 +36,11 @@ class Progress:
     """Counts trials and estimates the time left from what trials of the same arm took before."""
 
     def __init__(
-        self, cells: Iterable[tuple[str, int]], jobs: int, costs: Mapping[str, float], listener: Listener | None
+        self,
+        cells: Iterable[tuple[str, int]],
+        jobs: int,
+        costs: Mapping[str, float],
+        listener: Listener | None,
     ) -> None:
         self._open = dict.fromkeys(cells, 0.0)  # when each was started, 0 while it waits
         self._total = len(self._open)

@@ -73,12 +73,12 @@ class Study:
     trial: Callable[[Trial], Outcome]
     claims: tuple[Claim, ...]
     search: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
-    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # "field" or "arm.field" overrides of smoke and paper
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by field or arm.field
     seeds: int = 5
     objective: str = "acc"  # what `tune` maximises on validation data
     tune_trials: int = 8  # settings tried per arm, the same for every arm
     published: Mapping[str, float] = field(default_factory=dict)  # "arm.metric": the paper's number
-    data: Callable[[Any], str] | None = None  # config -> checksum of the data a trial reads; None: embedded in code
+    data: Callable[[Any], str] | None = None  # config -> checksum of the data that its trials read
     figures: tuple[Any, ...] = ()  # what the report draws, see `neuropil.bench.figures`
     notes: str = ""  # what did not reproduce, what differs from the paper
 
@@ -88,4 +88,4 @@ class Study:
             raise ConfigError(f"study {self.id!r}: exactly one claim must be primary, found {len(primary)}")
         for claim in self.claims:
             for arm in sorted(claim.arms - set(self.arms)):
-                raise ConfigError(f"study {self.id!r}: claim {claim.text!r} names arm {arm!r}, which is not declared")
+                raise ConfigError(f"study {self.id!r}: claim {claim.text!r} names undeclared arm {arm!r}")
