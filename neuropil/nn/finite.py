@@ -1,0 +1,24 @@
+"""Refusing NaN and infinity where data enters a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neuropil.errors import NonFiniteError
+
+
+def check_finite(x: Tensor, where: str) -> None:
+    """Raise NonFiniteError in one line when `x` holds NaN or infinity.
+
+    One read of `x` and nothing written: a sum is finite only if its terms are, and a sum that overflows is
+    looked at again. Inside `torch.compile` nothing is checked, as that would split the graph.
+    """
+    if torch.compiler.is_compiling() or not x.is_floating_point() or x.numel() == 0:
+        return
+    x = x.detach()
+    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):
+        bad = int(x.numel() - x.isfinite().sum())
+        raise NonFiniteError(
+            f"{where}: {bad} of {x.numel()} values are NaN or infinite, expected finite numbers"
+        )
