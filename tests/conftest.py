@@ -13,13 +13,14 @@ from collections.abc import Iterator
 
 import pytest
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = frozenset(filter(None, os.environ.get("NEUROPIL_REQUIRE", "").split(",")))
 
 
 def _missing(marker: pytest.Mark) -> str | None:
     if marker.name == "compiler" and not any(map(shutil.which, ("g++", "clang++"))):
         return "no C++ compiler (g++ or clang++) on the path"
-    if marker.name == "browser" and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    if marker.name == "browser" and not any(map(shutil.which, BROWSERS)):
         return "no chromium on the path"
     if marker.name == "peer":
         for name in marker.args:
@@ -40,5 +41,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     needed = REQUIRED.intersection(marker.name for marker in item.iter_markers())
     if report.skipped and needed:
         report.outcome = "failed"
-        report.longrepr = f"skipped, but NEUROPIL_REQUIRE lists {', '.join(sorted(needed))}: {report.longrepr}"
+        names = ", ".join(sorted(needed))
+        report.longrepr = f"skipped, but NEUROPIL_REQUIRE lists {names}: {report.longrepr}"
     return report

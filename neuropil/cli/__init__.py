@@ -1,0 +1,1 @@
+"""The command `neuropil`. Each command is a file; nothing is imported before it is asked for."""

@@ -1,0 +1,31 @@
+"""`neuropil check`: does the evidence still stand?"""
+
+from __future__ import annotations
+
+import click
+
+from neuropil.cli.options import json_option
+from neuropil.cli.output import json_answer, table
+
+
+@click.command("check", short_help="does the evidence still stand?")
+@click.argument("systems", nargs=-1, metavar="[ID]...")
+@click.option("--replay", is_flag=True, help="Rerun one seed of each arm; equal metrics stamp it.")
+@json_option
+def command(systems: tuple[str, ...], replay: bool, as_json: bool) -> int:
+    """Tell how the evidence of the systems stands, of all that are built unless some are named.
+
+    Fresh: written by this code. Stale: its study or mechanism changed since. Unverified: only shared code
+    changed, which --replay can settle. Missing: none was written. Leaves with 1 when any is stale or missing.
+    """
+    from neuropil.bench import evidence
+
+    with json_answer(as_json) as answer:
+        rows = evidence.check(systems or None)
+        if replay:
+            rows = tuple(evidence.replay(row.id) if row.state == "unverified" else row for row in rows)
+        if answer is not None:
+            answer([row._asdict() for row in rows])
+        else:
+            table(["id", "evidence", "why"], [[row.id, row.state, row.reason] for row in rows])
+    return int(any(row.state in ("stale", "missing") for row in rows))

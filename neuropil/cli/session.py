@@ -1,0 +1,113 @@
+"""What commands that run trials share: progress while they run, and what is told and kept at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuropil.cli.output import one_line, say
+from neuropil.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from neuropil.bench.progress import Listener
+    from neuropil.bench.result import Result
+    from neuropil.bench.study import Study
+
+REPORT_FILE = "report.html"
+
+
+@contextlib.contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """Let an interruption say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise type(stop)(f"finished trials are kept; {hint}") from None
+
+
+@contextlib.contextmanager
+def live(title: str) -> Iterator[Listener]:
+    """Progress of a run on stderr, fed by its events."""
+    from neuropil.bench.report.terminal import LiveProgress
+
+    with LiveProgress(title) as progress:
+        yield progress
+
+
+def finish(study: Study, result: Result, directory: Path, answer: Callable[[Any], None] | None) -> int:
+    """Write the report (and the evidence, where the run is one), tell the outcome, give the exit code."""
+    report = write_report(study, result, directory / REPORT_FILE)
+    evidence = keep_evidence(study, result)
+    if answer is not None:
+        answer(document(result, report))
+    else:
+        from neuropil.bench.report.terminal import print_result
+
+        print_result(study, result)
+    for failure in result.failures:
+        say(f"neuropil: {failure.arm}, seed {failure.seed}: {one_line(failure.message)}")
+    if evidence is not None:
+        say(f"evidence  {evidence}")
+    if report is not None:
+        say(f"report    {report}")
+    return 1 if result.failures else 0
+
+
+def write_report(study: Study, result: Result, path: Path) -> Path | None:
+    """Write the report page; without the packages it needs, say so and go on."""
+    from neuropil.bench.report import write_report as write
+
+    try:
+        return write(study, result, path)
+    except MissingExtraError as error:
+        say(f"no report: {error}")
+        return None
+
+
+def keep_evidence(study: Study, result: Result) -> Path | None:
+    """Write the evidence of a run that is one: laptop scale, all arms, the study's seeds and settings."""
+    from neuropil.bench.evidence import write_evidence
+
+    whole = set(result.arms) == set(study.arms) and result.seeds == tuple(range(study.seeds))
+    if result.scale != "laptop" or not whole or result.overrides or result.failures:
+        return None
+    try:
+        return write_evidence(result)
+    except OSError as error:
+        say(f"no evidence kept: {error}")
+        return None
+
+
+def document(result: Result, report: Path | None) -> dict[str, Any]:
+    """The object that `run --json` prints."""
+    return {
+        "id": result.id,
+        "scale": result.scale,
+        "seeds": result.seeds,
+        "arms": {arm: _by_seed(result, arm, "metrics") for arm in result.arms},
+        "cost": {arm: _by_seed(result, arm, "cost") for arm in result.arms},
+        "claims": [
+            {
+                "text": judgement.claim.text,
+                "primary": judgement.claim.primary,
+                "verdict": judgement.verdict,
+                "value": judgement.value,
+                "ci_low": judgement.ci_low,
+                "ci_high": judgement.ci_high,
+                "margin": judgement.claim.margin,
+            }
+            for judgement in result.judgements
+            if judgement.claim.arms <= set(result.arms)
+        ],
+        "report": report,
+        "seconds": result.seconds,
+    }
+
+
+def _by_seed(result: Result, arm: str, what: str) -> dict[str, list[float | None]]:
+    """Numbers of an arm, one per seed in the order of the seeds, None for a trial that failed."""
+    by_seed = {trial.seed: getattr(trial, what) for trial in result.trials if trial.arm == arm}
+    names = dict.fromkeys(name for numbers in by_seed.values() for name in numbers)
+    return {name: [by_seed.get(seed, {}).get(name) for seed in result.seeds] for name in names}
