@@ -1,0 +1,162 @@
+"""What a result says, in numbers and plain words; shared by the page and the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from neuropil.bench.claim import Claim
+from neuropil.bench.result import Judgement, Result
+from neuropil.errors import MissingExtraError
+
+FRACTIONS = ("acc", "accuracy", "bwt", "fwt", "forgetting", "transfer", "error")
+WORDS = {"acc": "average accuracy", "bwt": "backward transfer", "fwt": "forward transfer"}
+JUDGED_SCALE = "laptop"
+MINUS = "\N{MINUS SIGN}"
+
+
+class Estimate(NamedTuple):
+    """Mean of the seeds that have a value, half of its 95 % interval (None for fewer than two), and the seeds."""
+
+    mean: float | None
+    half: float | None
+    seeds: tuple[float | None, ...]
+
+
+def estimate(values: Sequence[float | None]) -> Estimate:
+    """Mean over seeds with Student's t interval.
+
+    >>> mean, half, _ = estimate([1.0, 2.0, 3.0])
+    >>> mean, round(half, 3)
+    (2.0, 2.484)
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return Estimate(known[0] if known else None, None, tuple(values))
+    try:
+        from scipy.special import stdtrit  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError("intervals need scipy; pip install 'neuropil[bench]'") from error
+    quantile = float(stdtrit(len(known) - 1, 0.975))
+    return Estimate(fmean(known), quantile * stdev(known) / math.sqrt(len(known)), tuple(values))
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a fraction by its name, to be shown in percent."""
+    return metric.rsplit("_", 1)[-1] in FRACTIONS
+
+
+def number(value: float | None, metric: str = "", *, unit: bool = True) -> str:
+    """A value as a person writes it: percent for fractions, three significant digits for the rest.
+
+    >>> number(-0.0241, "bwt"), number(1234567.0), number(0.012345), number(None)
+    ('−2.4 %', '1.23 M', '0.0123', '–')
+    """
+    if value is None:
+        return "–"
+    if is_fraction(metric):
+        text = f"{100 * value:.1f}"
+        return ("0.0" if text == "-0.0" else text).replace("-", MINUS) + (" %" if unit else "")
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.3g} {letter}".replace("-", MINUS)
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(0.4), duration(75), duration(7300)
+    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def metric_names(result: Result) -> list[str]:
+    """Metrics of all trials, in order of first appearance."""
+    return _names(trial.metrics for trial in result.trials)
+
+
+def cost_names(result: Result) -> list[str]:
+    """Costs of all trials, in order of first appearance."""
+    return _names(trial.cost for trial in result.trials)
+
+
+def cost(result: Result, arm: str, name: str) -> list[float | None]:
+    """A cost of an arm, one value per seed in the order of `Result.seeds`."""
+    by_seed = {trial.seed: trial.cost.get(name) for trial in result.trials if trial.arm == arm}
+    return [by_seed.get(seed) for seed in result.seeds]
+
+
+def verdict(result: Result, judgement: Judgement) -> str:
+    """The verdict in words; only laptop scale is judged.
+
+    A claim is a statement about the laptop scale, so that a smoke run cannot make it fail.
+    """
+    return judgement.verdict if result.scale == JUDGED_SCALE else "not judged"
+
+
+def quantity(claim: Claim) -> str:
+    """What a claim measures, as a formula."""
+    return f"{claim.left} {MINUS} {claim.right}" if claim.right else claim.left
+
+
+def condition(claim: Claim) -> str:
+    """What a claim asks of its quantity."""
+    metric = claim.left.split(".", 1)[-1]
+    margin = number(claim.margin, metric)
+    if claim.kind == "within":
+        return f"within ±{margin}"
+    return f"above {margin}"
+
+
+def headline(result: Result, primary: Claim) -> str:
+    """The outcome of the primary claim in one plain sentence."""
+    judged = next((j for j in result.judgements if j.claim.primary), None)
+    absent = sorted(primary.arms - set(result.arms))
+    if absent:
+        word = "is" if len(absent) == 1 else "are"
+        return f"{_listed(result.arms)} side by side; {_listed(absent)}, which the claim needs, {word} not in this run"
+    sides = [side.split(".", 1) for side in (primary.left, primary.right) if side]
+    told = ", ".join(_told(result, *side, first=i == 0) for i, side in enumerate(sides))
+    return f"{told}: {_ending(result, judged)}"
+
+
+def _told(result: Result, arm: str, metric: str, *, first: bool) -> str:
+    mean = estimate(result.metric(arm, metric)).mean
+    if mean is None:
+        return f"{arm} has no {_words(metric)}"
+    if metric == "bwt" and mean < 0:
+        return f"{arm} forgets {100 * -mean:.1f} points" if first else f"{arm} {100 * -mean:.1f}"
+    if first:
+        return f"{arm} reaches {number(mean, metric)} {_words(metric)}"
+    return f"{arm} {number(mean, metric)}"
+
+
+def _ending(result: Result, judged: Judgement | None) -> str:
+    if result.scale != JUDGED_SCALE:
+        return f"not judged at {result.scale} scale"
+    if judged is None:
+        return "the claim was not judged"
+    return {
+        "holds": "the claim holds",
+        "fails": "the claim fails",
+        "undecided": "these seeds cannot decide the claim",
+    }[judged.verdict]
+
+
+def _words(metric: str) -> str:
+    return WORDS.get(metric, metric.replace("_", " "))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _names(mappings: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))  # type: ignore[attr-defined]
