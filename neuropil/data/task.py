@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, overload
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor  # [batch, ...features]
     targets: Tensor  # [batch], class indices counted over the whole stream
-    classes: tuple[int, ...] | None = None
+    classes: tuple[int, ...] | Tensor | None = None  # or a mask [batch, outputs], sample by sample
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Task:
     test: Samples
     classes: tuple[int, ...] | None = None  # the answers allowed when the task is known at test time
     index: int = 0  # position in the stream
+    checksum: str = ""  # of data and parameters; "" when they are not known
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Stream(Sequence[Task]):
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
+
+    @property
+    def checksum(self) -> str:
+        """Changes when data or parameters of any task do; "" when those of some task are not known."""
+        parts = [task.checksum for task in self.tasks]
+        return hashlib.sha256("".join(parts).encode()).hexdigest() if all(parts) else ""
 
     @property
     def train(self) -> Dataset[Any]:
