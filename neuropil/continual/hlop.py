@@ -1,0 +1,364 @@
+"""HLOP: Hebbian learning based orthogonal projection.
+
+Xiao, Zhang, Zhu, Zhang, He, Lin, Wang: Hebbian Learning based Orthogonal Projection for Continual Learning of
+Spiking Neural Networks. ICLR 2024. https://openreview.net/forum?id=MeB86edZ1P
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from neuropil.continual.projection import GradientProjection, check_sizes, subspace_sizes
+from neuropil.data.task import Batch, Task
+from neuropil.errors import ConfigError, ShapeError, SubspaceError
+from neuropil.kernels.subspace import oja_subspace, project
+from neuropil.nn.presynaptic import Synapse, fan_in, observe, rows, weight_gradient
+from neuropil.training.plugin import Gradients, transform_gradients  # noqa: F401  (transform_gradients: doctest)
+
+_STABLE_RATE = 0.1  # Hebbian rate times the largest eigenvalue of the activity's second moment
+
+
+class HebbianSubspace:
+    """A lateral circuit whose weights H learn the principal subspace of the activity it sees.
+
+    Rows of H are subspace neurons. Those learned in earlier tasks are frozen; new ones learn, by Oja's rule, what
+    the frozen ones do not explain. The activity is not centred: protecting it protects `W x`.
+
+    Args:
+        in_features: length N of an activity vector.
+        lr: Hebbian rate; `None` sets it at each task's first batch to 0.1 / (largest eigenvalue of the second
+            moment of the activity), which is stable whatever the scale of the activity.
+        iterations: Hebbian steps per batch.
+        momentum: of the exponential moving average that smooths the Hebbian change.
+        levels: `None` for the linear circuit, or the number of lateral time steps of the spiking circuit, whose
+            drive is a signed rate code.
+
+    >>> x = torch.randn(256, 2) @ torch.randn(2, 10)   # activity in two of ten dimensions
+    >>> circuit = HebbianSubspace(10, generator=torch.Generator().manual_seed(0))
+    >>> circuit.grow(2)
+    >>> for _ in range(300):
+    ...     circuit.update(x)
+    >>> circuit.freeze()
+    >>> bool((x - circuit.project(x)).norm() < 0.05 * x.norm())
+    True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        lr: float | None = None,
+        iterations: int = 5,
+        momentum: float = 0.9,
+        levels: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if lr is not None and not lr > 0:
+            raise ConfigError(f"HebbianSubspace.lr: got {lr}, expected a positive rate or None")
+        if levels is not None and levels < 1:
+            raise ConfigError(
+                f"HebbianSubspace.levels: got {levels}, expected at least 1 lateral step or None"
+            )
+        self.in_features = in_features
+        self.lr, self.iterations, self.momentum, self.levels = lr, iterations, momentum, levels
+        self.generator = generator
+        self.frozen = torch.zeros(0, in_features)  # [M_old, N]
+        self.growing = torch.zeros(0, in_features)  # [m, N]
+        self.velocity = torch.zeros(0, in_features)
+        self._rate: float | None = lr
+
+    @property
+    def directions(self) -> Tensor:
+        """H `[M, N]`, frozen rows first."""
+        return torch.cat([self.frozen, self.growing])
+
+    def grow(self, count: int) -> None:
+        """Append `count` subspace neurons with random orthonormal weights; they learn, the others stay."""
+        if len(self.frozen) + len(self.growing) + count > self.in_features:
+            raise SubspaceError(
+                f"subspace of {len(self.frozen) + len(self.growing)} + {count} directions exceeds the layer's "
+                f"{self.in_features} inputs"
+            )
+        fresh = self.frozen.new_empty(count, self.in_features)
+        if count:
+            nn.init.orthogonal_(fresh, generator=self.generator)
+        self.growing = torch.cat([self.growing, fresh])
+        self.velocity = torch.zeros_like(self.growing)
+        self._rate = self.lr
+
+    def freeze(self) -> None:
+        """Make every neuron part of the protected subspace."""
+        self.frozen = self.directions
+        self.growing = self.growing[:0]
+        self.velocity = self.velocity[:0]
+
+    def project(self, x: Tensor) -> Tensor:
+        """Part of `x` `[rows, N]` in the protected subspace; neurons that still learn take no part."""
+        return project(x, self.frozen, self.levels)
+
+    def update(self, x: Tensor, residual: Tensor | None = None) -> None:
+        """Hebbian steps on activity `x` `[rows, N]`; `residual` is `x - project(x)` where that is at hand."""
+        if x.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"HebbianSubspace: activity has {x.shape[-1]} features, expected {self.in_features}"
+            )
+        if not len(self.growing) or not len(x):
+            return
+        if residual is None:
+            residual = x - self.project(x) if len(self.frozen) else x
+        if self._rate is None:
+            self._rate = _STABLE_RATE / max(_largest_moment(x), 1e-12)
+        self.growing, self.velocity = oja_subspace(
+            self.growing, self.velocity, x, residual,
+            lr=self._rate, momentum=self.momentum, iterations=self.iterations, levels=self.levels,
+        )  # fmt: skip
+
+    def to(self, like: Tensor) -> None:
+        """Move to the dtype and device of `like`."""
+        self.frozen, self.growing, self.velocity = (
+            t.to(like.device, like.dtype) for t in (self.frozen, self.growing, self.velocity)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers to go on from."""
+        return {"frozen": self.frozen, "growing": self.growing, "velocity": self.velocity, "rate": self._rate}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.frozen, self.growing, self.velocity = state["frozen"], state["growing"], state["velocity"]
+        self._rate = state["rate"]
+
+
+def _largest_moment(x: Tensor, iterations: int = 10) -> float:
+    """Largest eigenvalue of `x^T x / rows`, by power iteration from the mean activity."""
+    vector = x.mean(0) + x[0] * 1e-3
+    for _ in range(iterations):
+        vector = (x.mT @ (x @ vector)) / len(x)
+        vector = vector / vector.norm().clamp_min(1e-30)
+    return float((x @ vector).square().mean())
+
+
+@dataclass
+class _Site:
+    """A protected layer with its circuit, and the activity that entered it in the pass under way."""
+
+    layer: Synapse
+    circuit: HebbianSubspace
+    sizes: tuple[int, ...]
+    presynaptic: (
+        bool  # project the activity itself, or the finished weight gradient (equal in the linear circuit)
+    )
+    activity: Tensor | None = None
+    handles: list[RemovableHandle] = field(default_factory=list)
+
+
+class HLOP(GradientProjection):
+    """Continual learning by Hebbian orthogonal projection, on any model with linear or convolutional layers.
+
+    Each protected layer gets a `HebbianSubspace` on its presynaptic activity (spikes, analog inputs, or the
+    traces of online training). While a task is learned, new subspace neurons learn its activity and the layer's
+    weight gradient uses the activity's component orthogonal to the neurons frozen after earlier tasks. The
+    forward pass and the errors are untouched, so it works with backpropagation through time, online and
+    rate-based training, feedback alignment and sign-symmetric feedback alike.
+
+    In a loop of your own call `before_task()` and `after_task()` around each task and pass gradients through
+    `on_gradients` between `backward()` and `step()`. Needs SGD without momentum and weight decay.
+
+    Args:
+        model: attached by forward hooks; `detach()` removes them.
+        tasks: number of tasks that the default schedule of subspace sizes is made for.
+        fill: share of a layer's inputs that the default schedule uses in all, at most 0.85.
+        sizes: own schedules by layer name: subspace neurons to add at each task.
+        lr: Hebbian rate, one for all or by layer name; `None` derives it from the activity.
+        levels: lateral time steps of the spiking circuit, `None` for the linear one.
+        rate: weights `[time]` that turn time-folded activity into a weighted firing rate for the Hebbian update;
+            `None` learns from every time step.
+        sample_rows: learn from this many activity rows per batch, drawn anew; `None` from all.
+        exclude: layers that learn freely, for instance per-task heads.
+
+    Raises:
+        SubspaceError: a schedule protects more than 0.85 of a layer's inputs, or has fewer tasks than are met.
+        IncompatibleError: an optimizer other than plain SGD, a parametrized weight or a grouped convolution.
+
+    >>> net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> hlop = HLOP(net, tasks=2)
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> for task in range(2):
+    ...     x, y = torch.randn(64, 20), torch.arange(64) % 3
+    ...     hlop.before_task()
+    ...     nn.functional.cross_entropy(net(x), y).backward()
+    ...     transform_gradients(net, [hlop])
+    ...     optimizer.step()
+    ...     hlop.after_task()
+    >>> hlop.bases["0"].shape
+    torch.Size([15, 20])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tasks: int = 10,
+        fill: float = 0.8,
+        sizes: Mapping[str, Sequence[int]] | None = None,
+        lr: float | Mapping[str, float] | None = None,
+        iterations: int = 5,
+        momentum: float = 0.9,
+        levels: int | None = None,
+        rate: Tensor | None = None,
+        sample_rows: int | None = None,
+        exclude: Iterable[str] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(model, exclude=exclude)
+        self.rate, self.sample_rows, self.generator = rate, sample_rows, generator
+        self.learning = False
+        self._batch_size: int | None = None
+        self._sites: dict[str, _Site] = {}
+        for name, layer in self.layers.items():
+            n = fan_in(layer)
+            schedule = sizes[name] if sizes and name in sizes else subspace_sizes(n, tasks, fill)
+            circuit = HebbianSubspace(
+                n, lr=lr.get(name) if isinstance(lr, Mapping) else lr, iterations=iterations,
+                momentum=momentum, levels=levels, generator=generator,
+            )  # fmt: skip
+            circuit.to(layer.weight.detach())
+            presynaptic = isinstance(layer, nn.Linear) or levels is not None
+            site = _Site(layer, circuit, check_sizes(name, n, schedule), presynaptic)
+            self._attach(site)
+            self._sites[name] = site
+
+    @property
+    def bases(self) -> Mapping[str, Tensor]:
+        """Protected directions `[m, fan_in]` by layer name."""
+        return {name: site.circuit.frozen for name, site in self._sites.items()}
+
+    @property
+    def subspaces(self) -> Mapping[str, HebbianSubspace]:
+        """The lateral circuits by layer name."""
+        return {name: site.circuit for name, site in self._sites.items()}
+
+    def before_task(self, task: Task | None = None) -> None:
+        """Grow every layer's subspace for a new task and begin to learn it."""
+        super().before_task(task)
+        for name, site in self._sites.items():
+            if self.tasks_learned >= len(site.sizes):
+                raise SubspaceError(
+                    f"layer {name!r}: task {self.tasks_learned + 1} of a schedule made for {len(site.sizes)} tasks; "
+                    "give HLOP the number of tasks or longer sizes"
+                )
+            site.circuit.grow(site.sizes[self.tasks_learned])
+        self.learning = True
+
+    def after_task(self, task: Task | None = None) -> None:
+        """Freeze the subspaces: what the task used is protected from now on."""
+        for site in self._sites.values():
+            site.circuit.freeze()
+        self.learning = False
+        super().after_task(task)
+
+    def before_batch(self, batch: Batch) -> Batch:
+        """Note the batch size, which tells a time-folded activity from a static one."""
+        self._batch_size = len(batch.inputs)
+        return super().before_batch(batch)
+
+    def on_gradients(self, gradients: Gradients) -> Gradients:
+        """Project the weight gradients of layers whose activity was not projected itself."""
+        if not self.learning:
+            return gradients
+        return self.remove(gradients, (name for name, site in self._sites.items() if not site.presynaptic))
+
+    def detach(self) -> None:
+        """Remove the hooks from the model and let everything learn again."""
+        for site in self._sites.values():
+            while site.handles:
+                site.handles.pop().remove()
+        for parameter in self._shared:
+            parameter.requires_grad_(True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Subspaces and progress."""
+        return {
+            "tasks_learned": self.tasks_learned,
+            "learning": self.learning,
+            "subspaces": {name: circuit.state_dict() for name, circuit in self.subspaces.items()},
+            "generator": None if self.generator is None else self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.tasks_learned, self.learning = state["tasks_learned"], state["learning"]
+        for name, circuit in self.subspaces.items():
+            circuit.load_state_dict(state["subspaces"][name])
+        if self.generator is not None and state["generator"] is not None:
+            self.generator.set_state(state["generator"])
+        if self.tasks_learned:
+            self.freeze_shared()
+
+    def _attach(self, site: _Site) -> None:
+        def active(layer: nn.Module) -> bool:
+            return self.learning and layer.training and torch.is_grad_enabled()
+
+        def enter(layer: nn.Module, args: Any) -> None:
+            # The ordinary weight gradient is not wanted where the projected one takes its place.
+            if active(layer) and site.presynaptic and len(site.circuit.frozen):
+                site.layer.weight.requires_grad_(False)
+
+        def see(activity: Tensor) -> None:
+            if active(site.layer):
+                site.activity = activity
+
+        def leave(layer: nn.Module, args: Any, output: Any) -> Any:
+            if site.activity is None:
+                return None
+            factor = self._learn(site, site.activity)
+            site.activity = None
+            if factor is None:
+                return None
+            site.layer.weight.requires_grad_(True)
+            if isinstance(output, tuple):  # a stateful layer
+                return (weight_gradient(site.layer, output[0], factor), *output[1:])
+            return weight_gradient(site.layer, output, factor)
+
+        site.handles = [
+            site.layer.register_forward_pre_hook(enter),
+            observe(site.layer, see),
+            site.layer.register_forward_hook(leave),
+        ]
+
+    @torch.no_grad()
+    def _learn(self, site: _Site, activity: Tensor) -> Tensor | None:
+        """Show the circuit an activity; return the factor for the weight gradient if it is projected here."""
+        circuit = site.circuit
+        factor = None
+        if site.presynaptic and len(circuit.frozen):
+            x = rows(site.layer, activity)
+            factor = x - circuit.project(x)
+        if self.rate is None and self.sample_rows is None and site.presynaptic:
+            x = rows(site.layer, activity)
+            circuit.update(x, factor if factor is not None else x)
+        else:
+            circuit.update(self._hebbian_rows(site.layer, activity))
+        return factor
+
+    def _hebbian_rows(self, layer: Synapse, activity: Tensor) -> Tensor:
+        """Rows that the circuit learns from: every time step's, or firing rates; all, or a sample of them."""
+        features = activity.shape[-1:] if isinstance(layer, nn.Linear) else activity.shape[-3:]
+        if self.rate is not None and self._has_time(activity, len(features)):
+            weights = self.rate.to(activity)
+            activity = torch.tensordot(weights, activity.reshape(len(weights), -1, *features), 1)
+        x = rows(layer, activity)
+        if self.sample_rows is not None and len(x) > self.sample_rows:
+            x = x[torch.randint(len(x), (self.sample_rows,), generator=self.generator)]
+        return x
+
+    def _has_time(self, activity: Tensor, feature_dims: int) -> bool:
+        # A static input is projected once, before time begins: it is its own rate.
+        folded = self._batch_size is not None and len(activity) > self._batch_size
+        return activity.dim() > feature_dims + 1 or folded

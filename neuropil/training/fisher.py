@@ -1,0 +1,61 @@
+"""Fisher information of a model's parameters, the usual measure of how much a task needs each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neuropil.data.batching import batches
+from neuropil.data.task import Samples
+from neuropil.training.restrict import restrict
+
+
+def fisher_diagonal(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    count: int = 256,
+    classes: tuple[int, ...] | None = None,
+    generator: torch.Generator | None = None,
+    predict: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Diagonal of the Fisher information, `E[(d log p(y | x) / d parameter)^2]`, by parameter name.
+
+    The labels are drawn from the model's own answer, as the definition asks (with the true labels it would be the
+    "empirical Fisher", which vanishes where the model is already right). Gradients are taken sample by sample, so
+    that their squares are right for any model.
+
+    Args:
+        samples: inputs to average over.
+        count: how many of them, drawn at random.
+        classes: answers allowed.
+        generator: draws samples and labels.
+        predict: `inputs -> logits [batch, classes]`, when that is not `model(inputs)`.
+
+    Returns:
+        Non-negative tensors shaped as the parameters that require a gradient.
+
+    >>> net, data = nn.Linear(3, 2), torch.utils.data.TensorDataset(torch.randn(8, 3), torch.zeros(8).long())
+    >>> fisher_diagonal(net, data, count=4)["weight"].shape
+    torch.Size([2, 3])
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    seed = int(torch.randint(2**31, (), generator=generator))
+    inputs = next(iter(batches(samples, count, seed=seed, epoch=0))).inputs
+    training = model.training
+    model.eval()
+    for x in inputs.split(1):
+        log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
+        label = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
+        gradients = torch.autograd.grad(
+            log_p.gather(1, label).sum(), list(parameters.values()), allow_unused=True
+        )
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                total[name].addcmul_(gradient, gradient)
+    model.train(training)
+    return {name: value.div_(len(inputs)) for name, value in total.items()}

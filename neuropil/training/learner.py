@@ -1,0 +1,163 @@
+"""The learner contract: how an update is made. Backpropagation is the default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from neuropil.data.task import Batch
+from neuropil.errors import LabelError, NonFiniteError
+from neuropil.training.plugin import LossContext, Plugin, transform_gradients
+from neuropil.training.restrict import restrict
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Learner:
+    """Decides how an update is made: `update(batch)` learns, `predict(x)` answers."""
+
+    model: nn.Module
+    optimizer: Optimizer | None = None
+    plugins: Sequence[Plugin] = ()
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Learn from one batch; returns what is worth following, at least `loss`."""
+        raise TypeError(f"{type(self).__name__} must define update(batch)")
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Answers `[batch, outputs]` to inputs `[batch, ...]`."""
+        raise TypeError(f"{type(self).__name__} must define predict(x)")
+
+    def start_task(self) -> None:
+        """A new task begins; what the last one left in the optimizer goes."""
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model's own weights."""
+        return {"optimizer": self.optimizer.state_dict() if self.optimizer is not None else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Backprop(Learner):
+    """Gradient descent by backpropagation (through time, where the model has time).
+
+    Args:
+        model: `inputs -> output`.
+        optimizer: any `torch.optim.Optimizer` over the model's parameters.
+        loss: `(output, target) -> scalar`; cross-entropy over the batch's allowed classes by default.
+        plugins: what else acts on the batch, the loss and the gradients.
+        backward: how to run the backward pass, for engines that wrap it.
+
+    Raises:
+        NonFiniteError: loss or gradient is NaN or infinite; no step has been made.
+        LabelError: a target is no output of the model.
+
+    >>> net = nn.Linear(2, 2)
+    >>> learner = Backprop(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    >>> sorted(learner.update(Batch(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))))
+    ['loss']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        loss: Loss | None = None,
+        plugins: Sequence[Plugin] = (),
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self.model, self.plugins = model, plugins
+        self.optimizer: Optimizer = optimizer
+        self.loss = loss or functional.cross_entropy
+        self.backward = backward or torch.autograd.backward
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One step on one batch."""
+        for plugin in self.plugins:
+            batch = plugin.before_batch(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        output = self.model(batch.inputs)
+        check_labels(batch.targets, output.shape[-1])
+        loss = self.objective(output, batch)
+        for plugin in self.plugins:
+            loss = plugin.on_loss(loss, LossContext(batch, output))
+        value = float(loss.detach())
+        if value != value or value in (float("inf"), float("-inf")):
+            raise NonFiniteError(f"loss is {value}; lower the learning rate or look at the batch")
+        self.backward(loss)
+        transform_gradients(self.model, self.plugins)
+        check_gradients(self.model)
+        self.optimizer.step()
+        for plugin in self.plugins:
+            plugin.after_step()
+        return {"loss": value}
+
+    def objective(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss of an output, before plugins."""
+        return self.loss(restrict(output, batch.classes), batch.targets)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """The model's output."""
+        output: Tensor = self.model(x)
+        return output
+
+
+class OTTT(Backprop):
+    """Online training through time: the loss is taken at every step, errors do not travel back through time.
+
+    The model answers with a sequence `[time, batch, outputs]`: give it spiking cells with
+    `temporal_gradient=False`, `Traced` synapses, and no readout. Gradients of all steps are added before the
+    optimizer's step; the answer is the mean over time.
+
+    Xiao, Meng, Zhang, He, Lin: Online Training Through Time for Spiking Neural Networks. NeurIPS 2022.
+    arXiv:2210.04195
+
+    >>> net = nn.Linear(3, 2)   # [time, batch, 3] -> [time, batch, 2]
+    >>> learner = OTTT(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    >>> learner.predict(torch.zeros(5, 4, 3)).shape
+    torch.Size([4, 2])
+    """
+
+    def objective(self, output: Tensor, batch: Batch) -> Tensor:
+        """Mean over time steps of the loss at each of them."""
+        steps = output.shape[0]
+        logits = restrict(output, batch.classes).flatten(0, 1)
+        return self.loss(logits, batch.targets.repeat(steps))
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Mean output over time."""
+        return super().predict(x).mean(0)
+
+
+def check_labels(targets: Tensor, outputs: int) -> None:
+    """Raise LabelError in one line when class targets do not fit the model's outputs."""
+    if targets.is_floating_point() or not targets.numel():
+        return
+    low, high = (int(v) for v in targets.aminmax())
+    if low < 0 or high >= outputs:
+        raise LabelError(
+            f"label {low if low < 0 else high} is out of range: the model has {outputs} outputs, "
+            f"expected 0 to {outputs - 1}"
+        )
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Raise NonFiniteError naming the first parameter whose gradient is not finite."""
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    norms = torch._foreach_norm([g for _, g in named]) if named else []
+    for (name, _), norm in zip(named, norms, strict=True):
+        if not torch.isfinite(norm):
+            raise NonFiniteError(f"gradient of {name} is {float(norm)}; no step was made")

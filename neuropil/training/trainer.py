@@ -1,0 +1,257 @@
+"""The training loop: tasks, epochs, batches, with plugins, evaluation, checkpoints and resume."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from neuropil.data.batching import batches, n_batches
+from neuropil.data.task import Batch, Stream, Task
+from neuropil.errors import CheckpointError, ConfigError, NeuropilError, NonFiniteError
+from neuropil.training.checkpoint import read_latest, save_checkpoint
+from neuropil.training.history import History
+from neuropil.training.learner import Backprop, Learner, Loss
+from neuropil.training.plugin import Plugin
+from neuropil.training.restrict import restrict
+
+Split = Literal["validation", "test"]
+
+
+class Trainer:
+    """Learns a stream of tasks and judges the model on every task met so far, after each.
+
+    Args:
+        model: any `nn.Module` with `inputs -> logits [batch, classes]`.
+        optimizer: its state is cleared when a task begins.
+        plugins: what else acts on the loop, in this order.
+        loss: `(output, target) -> scalar`, cross-entropy by default.
+        learner: how updates are made, instead of backpropagation of `loss`; brings its own model, optimizer and
+            plugins.
+        epochs: passes over each task.
+        batch_size: samples per step; a task given as a DataLoader keeps its own.
+        seed: of the order of samples.
+        checkpoint: directory for checkpoints, written after every epoch and when interrupted.
+        checkpoint_every: also after this many steps.
+        fabric: a `lightning.fabric.Fabric` for devices, precision and several processes, already launched.
+        progress: show a progress bar on the terminal.
+
+    Raises:
+        NonFiniteError: NaN or infinity in inputs, loss or gradients; names task and step. The step is not made.
+        IncompatibleError: a plugin cannot work with the optimizer.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> data = TensorDataset(torch.randn(32, 4), torch.arange(32) % 2)
+    >>> net = nn.Linear(4, 2)
+    >>> trainer = Trainer(net, torch.optim.SGD(net.parameters(), lr=0.1), progress=False)
+    >>> history = trainer.fit(Stream((Task("only", data, data, data),), n_classes=2))
+    >>> 0 <= history.average_accuracy <= 1
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        optimizer: Optimizer | None = None,
+        *,
+        plugins: Sequence[Plugin] = (),
+        loss: Loss | None = None,
+        learner: Learner | None = None,
+        epochs: int = 1,
+        batch_size: int = 64,
+        seed: int = 0,
+        checkpoint: Path | str | None = None,
+        checkpoint_every: int | None = None,
+        fabric: Any = None,
+        progress: bool | None = None,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"Trainer.{name}: got {value}, expected at least 1")
+        self.fabric = fabric
+        if learner is None:
+            if model is None or optimizer is None:
+                raise ConfigError("Trainer: give a model and an optimizer, or a learner")
+            if fabric is not None:
+                model, optimizer = fabric.setup(model, optimizer)
+            learner = Backprop(
+                model,
+                optimizer,
+                loss=loss,
+                plugins=plugins,
+                backward=fabric.backward if fabric is not None else None,
+            )
+        self.learner, self.model = learner, learner.model
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint_every = checkpoint_every
+        self.progress = sys.stderr.isatty() if progress is None else progress
+        self.history = History()
+        self.step = 0
+        self._start = (0, 0, 0)  # task, epoch, batch to begin at
+
+    def fit(self, stream: Stream, *, evaluate_on: Split = "test", resume: bool = False) -> History:
+        """Learn every task of `stream` in turn.
+
+        After each task the model is judged on all tasks so far and on the next one, on `evaluate_on` samples.
+        `resume` goes on from the newest whole checkpoint, if there is one; the same stream and settings give the
+        same bits as a run without interruption. Interrupted by Ctrl-C, it saves a checkpoint first.
+        """
+        self.history, self.step, self._start = History(), 0, (0, 0, 0)
+        for plugin in self.learner.plugins:
+            plugin.before_fit(self.model, self.learner.optimizer)
+        if not (resume and self._restore()):
+            self.history.untrained = [self.evaluate(task, evaluate_on) for task in stream]
+        position = self._start
+        try:
+            with self._bar(stream) as advance:
+                for index in range(self._start[0], len(stream)):
+                    for reached in self._learn(stream[index], index):
+                        position = reached
+                        advance()
+                    self._judge(stream, index, evaluate_on)
+                    position = (index + 1, 0, 0)
+                    self._save(position)
+        except KeyboardInterrupt:
+            self._save(position)
+            raise
+        for plugin in self.learner.plugins:
+            plugin.after_fit()
+        return self.history
+
+    @torch.no_grad()
+    def evaluate(self, task: Task, split: Split = "test") -> float:
+        """Share of a task's samples answered rightly, among the task's classes where it names them."""
+        for plugin in self.learner.plugins:
+            plugin.before_eval()
+        training = self.model.training
+        self.model.eval()
+        right = total = 0
+        for batch in batches(getattr(task, split), 500, shuffle=False):
+            batch = self._place(batch)
+            answer = restrict(self.learner.predict(batch.inputs), task.classes).argmax(-1)
+            right += int((answer == batch.targets).sum())
+            total += len(batch.targets)
+        self.model.train(training)
+        return right / total
+
+    def _learn(self, task: Task, index: int) -> Iterator[tuple[int, int, int]]:
+        """Steps of one task; yields the position to resume at after each."""
+        first_epoch, first_batch = self._start[1:] if index == self._start[0] else (0, 0)
+        if (first_epoch, first_batch) == (0, 0):
+            self.learner.start_task()
+            for plugin in self.learner.plugins:
+                plugin.before_task(task)
+        self.model.train()
+        for epoch in range(first_epoch, self.epochs):
+            start = first_batch if epoch == first_epoch else 0
+            if start == 0:
+                for plugin in self.learner.plugins:
+                    plugin.before_epoch(epoch)
+            order = batches(
+                task.train,
+                self.batch_size,
+                seed=self.seed + 1_000_003 * index,
+                epoch=epoch,
+                start=start,
+                classes=task.classes,
+            )
+            for number, batch in enumerate(order, start):
+                try:
+                    measured = self.learner.update(self._place(self._share(batch)))
+                except NonFiniteError as error:
+                    raise NonFiniteError(
+                        f"task {task.name!r}, step {self.step}: {error}{self._kept()}"
+                    ) from None
+                self.history.losses.append(measured["loss"])
+                self.step += 1
+                yield index, epoch, number + 1
+                if self.checkpoint_every and self.step % self.checkpoint_every == 0:
+                    self._save((index, epoch, number + 1))
+            self._save((index, epoch + 1, 0))
+        for plugin in self.learner.plugins:
+            plugin.after_task(task)
+
+    def _judge(self, stream: Stream, index: int, split: Split) -> None:
+        row: list[float | None] = [
+            self.evaluate(task, split) if i <= index + 1 else None for i, task in enumerate(stream)
+        ]
+        self.history.accuracy_matrix.append(row)
+
+    def _share(self, batch: Batch) -> Batch:
+        """This process's part of a batch: their gradients are averaged, so all together make the same step."""
+        if self.fabric is None or self.fabric.world_size == 1:
+            return batch
+        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        return Batch(batch.inputs[mine], batch.targets[mine], batch.classes)
+
+    def _place(self, batch: Batch) -> Batch:
+        if self.fabric is None:
+            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+            if device.type == "cpu":
+                return batch
+            return Batch(batch.inputs.to(device), batch.targets.to(device), batch.classes)
+        inputs, targets = self.fabric.to_device((batch.inputs, batch.targets))
+        return Batch(inputs, targets, batch.classes)
+
+    def _kept(self) -> str:
+        return "" if self.checkpoint is None else f"; the last good checkpoint is in {self.checkpoint}"
+
+    def _save(self, position: tuple[int, int, int]) -> None:
+        if self.checkpoint is None or (self.fabric is not None and self.fabric.global_rank != 0):
+            return
+        tree = {
+            "model": dict(self.model.state_dict()),
+            "learner": self.learner.state_dict(),
+            "plugins": [plugin.state_dict() for plugin in self.learner.plugins],
+            "history": self.history.state_dict(),
+            "step": self.step,
+            "position": list(position),
+            "torch_rng": torch.get_rng_state(),
+        }
+        save_checkpoint(self.checkpoint, self.step, tree)
+
+    def _restore(self) -> bool:
+        if self.checkpoint is None:
+            raise ConfigError("Trainer.fit(resume=True): give Trainer a checkpoint directory")
+        tree, problems = read_latest(self.checkpoint)
+        for line in problems:
+            warnings.warn(f"fell back to an earlier checkpoint: {line}", stacklevel=3)
+        if tree is None:
+            return False
+        plugins = self.learner.plugins
+        try:
+            for plugin, state in zip(plugins, tree["plugins"], strict=True):
+                plugin.load_state_dict(state)
+            self.model.load_state_dict(tree["model"])
+            self.learner.load_state_dict(tree["learner"])
+            self.history = History(**tree["history"])
+            self.step, self._start = tree["step"], tuple(tree["position"])
+        except NeuropilError:
+            raise
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.checkpoint}: made by another model or other plugins ({line})"
+            ) from None
+        torch.set_rng_state(tree["torch_rng"])
+        return True
+
+    @contextmanager
+    def _bar(self, stream: Stream) -> Iterator[Any]:
+        if not self.progress:
+            yield lambda: None
+            return
+        from rich.progress import Progress  # noqa: PLC0415  (only where a bar is shown)
+
+        total = sum(self.epochs * n_batches(task.train, self.batch_size) for task in stream)
+        with Progress(transient=True) as bar:
+            line = bar.add_task(stream.name, total=total, completed=self.step)
+            yield lambda: bar.advance(line)
