@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.readout import CountReadout, RateReadout, Readout, WeightedRateReadout
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
+from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
+from neuropil.nn.traced import TracedConv2d, TracedLinear, TraceState
 
 __all__ = [
     "IF",
@@ -14,14 +17,23 @@ __all__ = [
     "ArcTan",
     "CountReadout",
     "FastSigmoid",
+    "FeedbackConv2d",
+    "FeedbackLinear",
     "LIFState",
     "RateReadout",
     "Readout",
     "Sequential",
     "Sigmoid",
+    "SignSymmetricConv2d",
+    "SignSymmetricLinear",
     "Stateful",
     "StraightThrough",
     "Surrogate",
+    "TraceState",
+    "TracedConv2d",
+    "TracedLinear",
     "Triangle",
     "WeightedRateReadout",
+    "synaptic_conv2d",
+    "synaptic_linear",
 ]

@@ -156,15 +156,14 @@ def _live(layer: Stateful, signal: _Signal, state: Any, time_steps: int) -> tupl
 
 def _apply(name: str, layer: nn.Module, signal: _Signal) -> Tensor:
     """Run a layer that knows nothing of time."""
-    x, y = signal.x, signal.x
+    x = signal.x
     if signal.phase != "moving":
         _check_input(name, layer, x, x.shape)
-        y = layer(x)
-        return y
+        return cast(Tensor, layer(x))
     time, batch = x.shape[:2]
     folded = x.flatten(0, 1)
     _check_input(name, layer, folded, x.shape)
-    y = layer(folded)
+    y: Tensor = layer(folded)
     return y.reshape(time, batch, *y.shape[1:])
 
 
