@@ -46,9 +46,9 @@ def batches(
     before. A `DataLoader` is iterated as it is: its batch size and order hold, and skipped batches are drawn.
     `classes` is handed on in every `Batch`.
 
-    Raises EmptyTaskError without samples, NonFiniteError for NaN or infinity in the inputs and, when `classes`
-    or `n_classes` is given, LabelError for targets that are not integers in those classes; the message names
-    the batch.
+    Raises EmptyTaskError without samples, NonFiniteError for NaN or infinity in the inputs and, when
+    `classes` or `n_classes` is given, LabelError for targets that are not integers in those classes; the
+    message names the batch.
 
     >>> samples = Arrays(torch.arange(5.0)[:, None], torch.arange(5))
     >>> [batch.targets.tolist() for batch in batches(samples, 2, shuffle=False, start=1)]

@@ -168,7 +168,7 @@ def own_images(
             )
         if labels.ndim != 1 or len(labels) != len(inputs) or not len(labels):
             raise DataError(
-                f"{name} {part}: inputs {list(inputs.shape)} with labels {list(labels.shape)}; expected one each"
+                f"{name} {part}: inputs {list(inputs.shape)}, labels {list(labels.shape)}; expected one each"
             )
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.min() < 0:
             raise LabelError(

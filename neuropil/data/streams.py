@@ -57,7 +57,8 @@ def permuted(
     made = []
     for index in range(tasks):
         order = np.random.default_rng([seed, _PERMUTATION, index]).permutation(elements)
-        transforms = Compose((Permute(torch.from_numpy(order)), *_finish(images, flat)))
+        normalize, reshape = _finish(images, flat)
+        transforms = Compose((normalize, Permute(torch.from_numpy(order)), reshape))
         made.append(_task(images, f"permutation {index + 1}", index, transforms, sizes, seed))
     return _stream(f"permuted-{images.name}", images, made, images.n_classes, seed, sizes, flat)
 
@@ -188,13 +189,12 @@ def by_name(name: str, tasks: int | None = None, *, seed: int = 0, **options: An
     >>> by_name("split-mnist", tasks=3, seed=1).n_classes
     10
     """
-    makers = {"permuted": permuted, "split": split, "rotated": rotated}
+    makers: dict[str, Callable[..., Stream]] = {"permuted": permuted, "split": split, "rotated": rotated}
     kind, _, source = name.partition("-")
     if kind not in makers or source not in SOURCES:
         names = [f"{maker}-{known}" for maker in makers for known in SOURCES]
         raise UnknownNameError(f"no stream is called {name!r}{nearest(name, names)}")
-    maker: Callable[..., Stream] = makers[kind]
-    return maker(source, **({} if tasks is None else {"tasks": tasks}), seed=seed, **options)
+    return makers[kind](source, **({} if tasks is None else {"tasks": tasks}), seed=seed, **options)
 
 
 def task_from_arrays(
@@ -309,7 +309,7 @@ def _rows(labels: Tensor, classes: tuple[int, ...] | None) -> np.ndarray[Any, An
     return np.flatnonzero(np.isin(values, classes)) if classes is not None else np.arange(len(values))
 
 
-def _finish(images: Images, flat: bool) -> tuple[Transform, ...]:
+def _finish(images: Images, flat: bool) -> tuple[Transform, Transform]:
     shape = (
         (images.train[0].numel(),) if flat else (1, *images.shape) if len(images.shape) == 2 else images.shape
     )
