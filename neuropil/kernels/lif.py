@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
+from neuropil.kernels.compiled import serves
+from neuropil.kernels.lif_op import lif
+from neuropil.kernels.surrogate_compiled import KINDS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -67,13 +70,15 @@ def lif_scan(
     >>> spikes.flatten().tolist(), round(membrane.item(), 3)
     ([0.0, 0.0, 1.0, 0.0], 0.625)
     """
-    decay, threshold = _checked(x, membrane, decay, threshold, reset, memory)
-    return lif_scan_reference(
+    _check(x, membrane, decay, threshold, reset, memory)
+    return _scan(
         x,
         membrane,
         decay,
         threshold,
         surrogate,
+        x.shape[0],
+        memory,
         reset=reset,
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
@@ -103,14 +108,16 @@ def lif_scan_static(
     """
     if time_steps < 1:
         raise ConfigError(f"lif_scan_static: time_steps is {time_steps}, expected at least 1")
-    sequence = x.expand(time_steps, *x.shape)
-    decay, threshold = _checked(sequence, membrane, decay, threshold, reset, memory)
-    return lif_scan_reference(
-        sequence,
+    x = x.unsqueeze(0)
+    _check(x, membrane, decay, threshold, reset, memory)
+    return _scan(
+        x,
         membrane,
         decay,
         threshold,
         surrogate,
+        time_steps,
+        memory,
         reset=reset,
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
@@ -149,10 +156,68 @@ def lif_scan_reference(
     return (torch.stack(spikes) if spikes else torch.empty_like(x)), membrane
 
 
-def _checked(
-    x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset: str, memory: str
+def _scan(
+    x: Tensor,
+    membrane: Tensor,
+    decay: Tensor,
+    threshold: Tensor,
+    surrogate: SpikeFunction,
+    time_steps: int,
+    memory: Memory,
+    *,
+    reset: Reset,
+    detach_reset: bool,
+    temporal_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Check every argument once; return decay and threshold in the dtype of `x`."""
+    """Scan with the compiled kernel where it serves; `x` has `time_steps` rows, or one that is held."""
+    decay, threshold = decay.to(x.dtype), threshold.to(x.dtype)
+    name = fused_name(surrogate)
+    if name is None or not serves(x, membrane, decay, threshold):
+        return lif_scan_reference(
+            x.expand(time_steps, *x.shape[1:]),
+            membrane,
+            decay,
+            threshold,
+            surrogate,
+            reset=reset,
+            detach_reset=detach_reset,
+            temporal_gradient=temporal_gradient,
+        )
+    learns = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (x, membrane, decay, threshold)
+    )
+    lanes = membrane.numel()
+    spikes, final, _ = lif(
+        x.reshape(x.shape[0], lanes),
+        membrane.reshape(lanes),
+        _period(decay, x.shape[2:]),
+        _period(threshold, x.shape[2:]),
+        time_steps,
+        learns and memory == "save",
+        name,
+        surrogate.scale,
+        reset == "zero",
+        detach_reset,
+        temporal_gradient,
+    )
+    return spikes.view(time_steps, *x.shape[1:]), final.view(x.shape[1:])
+
+
+def fused_name(surrogate: SpikeFunction) -> str | None:
+    """Name of the compiled derivative; a subclass does not inherit it, as its formula may differ."""
+    name = vars(type(surrogate)).get("fused")
+    return name if name in KINDS else None
+
+
+def _period(parameter: Tensor, features: torch.Size) -> Tensor:
+    """One number, or one per feature, as a vector that repeats from sample to sample."""
+    if parameter.numel() == 1:
+        return parameter.reshape(1)
+    return parameter.expand(features).reshape(-1)
+
+
+def _check(x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset: str, memory: str) -> None:
+    """Refuse arguments that do not fit together."""
     for name, value, choices in (("reset", reset, get_args(Reset)), ("memory", memory, get_args(Memory))):
         if value not in choices:
             raise ConfigError(f"lif_scan: {name}={value!r} is unknown{nearest(str(value), choices)}")
@@ -175,4 +240,3 @@ def _checked(
                 f"lif_scan: {name} has shape {list(parameter.shape)}, expected one number or a shape that "
                 f"broadcasts to the features {list(features)}"
             )
-    return decay.to(x.dtype), threshold.to(x.dtype)

@@ -1,0 +1,193 @@
+"""The compiled leaky integrate-and-fire scan as torch operators, forward and exact backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuropil.kernels.compiled import run_over
+from neuropil.kernels.lif_compiled import lif_backward, lif_forward
+from neuropil.kernels.surrogate_compiled import KINDS
+
+_SETTINGS = "str surrogate, float scale, bool zero, bool detach, bool keep"
+
+
+@torch.library.custom_op(
+    "neuropil::lif",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor membrane, Tensor decay, Tensor threshold, int steps, bool save, {_SETTINGS})"
+    " -> (Tensor, Tensor, Tensor)",
+)
+def lif(
+    x: Tensor,
+    membrane: Tensor,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    save: bool,
+    surrogate: str,
+    scale: float,
+    zero: bool,
+    detach: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes `[steps, lanes]`, last membrane `[lanes]`, saved membranes (no rows unless `save`).
+
+    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `decay` and `threshold` are
+    `[period]`, where the period divides the lanes. `keep` lets the gradient through time.
+    """
+    lanes = x.shape[1]
+    spikes, final = x.new_empty(steps, lanes), torch.empty_like(membrane)
+    saved = x.new_empty(steps if save else 0, lanes)
+    threshold_array = _array(threshold)
+    run_over(
+        lif_forward,
+        lanes,
+        spikes.numel(),
+        _rows(x),
+        _array(membrane),
+        _array(decay),
+        threshold_array,
+        threshold_array,
+        zero,
+        spikes.numpy(),
+        final.numpy(),
+        saved.numpy(),
+    )
+    return spikes, final, saved
+
+
+@lif.register_fake
+def _(
+    x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, steps: int, save: bool, *settings: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    lanes = x.shape[1]
+    return x.new_empty(steps, lanes), x.new_empty(lanes), x.new_empty(steps if save else 0, lanes)
+
+
+@torch.library.custom_op(
+    "neuropil::lif_backward",
+    mutates_args=(),
+    schema="(Tensor source, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
+    f"Tensor g_final, bool recompute, int rows, bool wants_decay, bool wants_threshold, {_SETTINGS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def lif_backward_op(
+    source: Tensor,
+    membrane: Tensor,
+    decay: Tensor,
+    threshold: Tensor,
+    g_spikes: Tensor,
+    g_final: Tensor,
+    recompute: bool,
+    rows: int,
+    wants_decay: bool,
+    wants_threshold: bool,
+    surrogate: str,
+    scale: float,
+    zero: bool,
+    detach: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of input `[rows, lanes]`, membrane, decay and threshold (empty where not wanted)."""
+    lanes = g_spikes.shape[1]
+    g_x, g_membrane = source.new_empty(rows, lanes), source.new_empty(lanes)
+    g_decay = source.new_empty(lanes if wants_decay else 0)
+    g_threshold = source.new_empty(lanes if wants_threshold else 0)
+    g_x_array = g_x.numpy()
+    run_over(
+        lif_backward,
+        lanes,
+        g_spikes.numel(),
+        _rows(source) if recompute else _array(source),
+        recompute,
+        _array(membrane),
+        _array(decay),
+        _array(threshold),
+        _array(g_spikes),
+        _array(g_final),
+        KINDS[surrogate],
+        g_x_array.dtype.type(scale),
+        zero,
+        detach,
+        keep,
+        g_x_array,
+        g_membrane.numpy(),
+        g_decay.numpy(),
+        g_threshold.numpy(),
+    )
+    return g_x, g_membrane, _fold(g_decay, decay, wants_decay), _fold(g_threshold, threshold, wants_threshold)
+
+
+@lif_backward_op.register_fake
+def _(
+    source: Tensor,
+    membrane: Tensor,
+    decay: Tensor,
+    threshold: Tensor,
+    g_spikes: Tensor,
+    g_final: Tensor,
+    recompute: bool,
+    rows: int,
+    wants_decay: bool,
+    wants_threshold: bool,
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        source.new_empty(rows, g_spikes.shape[1]),
+        torch.empty_like(membrane),
+        source.new_empty(decay.shape[0] if wants_decay else 0),
+        source.new_empty(threshold.shape[0] if wants_threshold else 0),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, membrane, decay, threshold, ctx.steps, save, *ctx.settings = inputs
+    ctx.recompute, ctx.rows = not save, x.shape[0]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[2] if save else x, membrane, decay, threshold)
+
+
+def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    source, membrane, decay, threshold = ctx.saved_tensors
+    if g_spikes is None:
+        g_spikes = membrane.new_zeros(ctx.steps, membrane.shape[0])
+    if g_final is None:
+        g_final = torch.zeros_like(membrane)
+    needs = ctx.needs_input_grad
+    gradients = lif_backward_op(
+        source,
+        membrane,
+        decay,
+        threshold,
+        g_spikes,
+        g_final,
+        ctx.recompute,
+        ctx.rows,
+        needs[2],
+        needs[3],
+        *ctx.settings,
+    )
+    kept = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=False))
+    return *kept, *[None] * 7
+
+
+lif.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().numpy()
+
+
+def _rows(x: Tensor) -> Any:
+    """`x` as an array, one row of it where all rows are the same memory."""
+    return _array(x[:1] if x.stride(0) == 0 else x)
+
+
+def _fold(per_lane: Tensor, parameter: Tensor, wanted: bool) -> Tensor:
+    """Sum what each lane contributed to the parameter that it shares."""
+    if per_lane.numel() == 0:
+        return torch.zeros_like(parameter) if wanted else per_lane
+    return per_lane.view(-1, parameter.shape[0]).sum(0)
