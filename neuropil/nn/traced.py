@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, ShapeError
+from neuropil.nn.finite import check_finite
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
 
@@ -65,6 +66,8 @@ class _Traced(Stateful):
                 trace = torch.add(spike, trace, alpha=self.decay)
                 traces.append(trace)
             factor = torch.stack(traces) if traces else torch.empty_like(spikes)
+        # NaN and infinity never leave a trace, so its last value answers for the whole sequence
+        check_finite(trace, f"{type(self).__name__}: presynaptic trace")
         return self.presynaptic(factor), TraceState(trace)
 
 

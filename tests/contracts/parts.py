@@ -14,7 +14,7 @@ and a suite runs through every part of its kind, from every test module:
 
 | kind | `make()` returns |
 | --- | --- |
-| module | `(module, x)`; `x` a tensor, or a tuple of positional arguments (a loss: `(output, target)`); a spiking module may add a third, differentiable module for the gradient check |
+| module | `(module, x)`; `x` a tensor, or a tuple of positional arguments (a loss: `(output, target)`); a third item is what the gradient check looks at instead: a smooth variant of a spiking module, or None where the gradient is not the derivative by design |
 | parametrization | `(layer, parametrization)` for `layer.weight` |
 | optimizer | `factory: parameters -> Optimizer` |
 | plugin | `factory: model -> Plugin` |

@@ -25,12 +25,12 @@ CONVOLUTIONS: list[dict[str, Any]] = [
 ]
 
 
-def linear(kind: type[nn.Linear]) -> tuple[nn.Module, Tensor]:
-    return kind(4, 3), torch.randn(6, 4)
+def linear(kind: type[nn.Linear]) -> tuple[nn.Module, Tensor, None]:
+    return kind(4, 3), torch.randn(6, 4), None
 
 
-def conv(kind: type[nn.Conv2d], **settings: Any) -> tuple[nn.Module, Tensor]:
-    return kind(2, 4, 3, **settings), torch.randn(3, 2, 6, 5)
+def conv(kind: type[nn.Conv2d], **settings: Any) -> tuple[nn.Module, Tensor, None]:
+    return kind(2, 4, 3, **settings), torch.randn(3, 2, 6, 5), None
 
 
 PARTS = [

@@ -19,7 +19,7 @@ class RunningSum(Stateful):
     """y[t] = x[0] + ... + x[t] + state: a cell whose every value is known."""
 
     def initial_state(self, x: Tensor) -> SumState:
-        return SumState(torch.zeros_like(x[0]))
+        return SumState(x.new_zeros(x.shape[1:]))
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, SumState]:
         state = self.initial_state(x) if state is None else state

@@ -14,12 +14,12 @@ from neuropil.nn import LIF, RateReadout, Sequential, Sigmoid, TracedConv2d, Tra
 DECAY = 0.5
 
 
-def traced_linear() -> tuple[nn.Module, Tensor]:
-    return TracedLinear(4, 3, decay=DECAY), torch.rand(5, 6, 4).round()
+def traced_linear() -> tuple[nn.Module, Tensor, None]:
+    return TracedLinear(4, 3, decay=DECAY), torch.rand(5, 6, 4).round(), None
 
 
-def traced_conv(**settings: Any) -> tuple[nn.Module, Tensor]:
-    return TracedConv2d(2, 3, 3, decay=DECAY, **settings), torch.rand(4, 3, 2, 6, 5).round()
+def traced_conv(**settings: Any) -> tuple[nn.Module, Tensor, None]:
+    return TracedConv2d(2, 3, 3, decay=DECAY, **settings), torch.rand(4, 3, 2, 6, 5).round(), None
 
 
 def online() -> tuple[nn.Module, Tensor]:
@@ -48,7 +48,7 @@ def network(time_steps: int | None = 4) -> Sequential:
 
 
 def test_value_is_the_plain_layers() -> None:
-    layer, x = traced_linear()
+    layer, x, _ = traced_linear()
     y, state = layer(x)
     torch.testing.assert_close(y, functional.linear(x, layer.weight, layer.bias))
     powers = DECAY ** torch.arange(4, -1, -1.0)
@@ -56,7 +56,7 @@ def test_value_is_the_plain_layers() -> None:
 
 
 def test_gradients_follow_the_equations() -> None:
-    layer, x = traced_linear()
+    layer, x, _ = traced_linear()
     layer, x = layer.double(), x.double().requires_grad_()
     y, _ = layer(x)
     error = torch.randn_like(y)
@@ -72,7 +72,7 @@ def test_gradients_follow_the_equations() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"padding": "same"}], ids=str)
 def test_convolution_equals_plain_convolution_of_the_trace(settings: dict[str, Any]) -> None:
-    layer, x = traced_conv(**settings)
+    layer, x, _ = traced_conv(**settings)
     layer, x = layer.double(), x.double()
     plain = nn.Conv2d(2, 3, 3, **settings).double()
     plain.load_state_dict(layer.state_dict())
@@ -143,7 +143,7 @@ def test_network_learns_exactly_as_step_by_step_online_training() -> None:
 
 
 def test_presynaptic_factor_can_be_replaced_by_a_hook() -> None:
-    layer, x = traced_linear()
+    layer, x, _ = traced_linear()
     layer.presynaptic.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
     y, state = layer(x)
     assert torch.equal(torch.autograd.grad(y.sum(), layer.weight)[0], torch.zeros(3, 4))
