@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from neuropil.bench.claim import Verdict
-from neuropil.bench.code import bytes_hash, code_hash
+from neuropil.bench.code import FileHash, changed_parts
 from neuropil.bench.study import Study
 from neuropil.errors import CheckpointError, ConfigError, UnknownNameError, nearest
 
@@ -98,27 +98,22 @@ def load_study(name: str) -> Study:
 
 
 def status(entry: Entry) -> Status:
-    """How a system stands. Reads a line of its evidence and hashes two files."""
+    """How a system stands; reads a line of its evidence and hashes two files."""
     planned = Status("planned", None, None)
     try:
         summary = read_summary(results_directory() / f"{entry.id}.json")
     except CheckpointError:
         return planned
-    if summary is None or is_stale(entry, summary):
+    if summary is None or is_stale(summary):
         return planned
     return Status("done", summary["verdict"], summary["seconds"])
 
 
-def is_stale(entry: Entry, summary: dict[str, Any]) -> bool:
+def is_stale(summary: dict[str, Any]) -> bool:
     """Whether the code of study or mechanism, comments apart, changed since the evidence was written."""
-    paths = {"study": _place(PACKAGE / "studies", entry), "mechanism": _place(PACKAGE, entry)}
-    for part, path in paths.items():
-        written = summary["code"].get(part)
-        if (written is not None) != path.is_file():
-            return True
-        if written and bytes_hash(path) != written["bytes"] and code_hash(path) != written["code"]:
-            return True
-    return False
+    files = {name: FileHash(*hashes) for name, hashes in summary["files"].items()}
+    own = {name: hashes for name, hashes in files.items() if hashes.part != "shared"}
+    return bool(changed_parts(own, PACKAGE))
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -133,7 +128,7 @@ def read_summary(path: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     try:
         summary = json.loads("{" + line.rstrip(",") + "}")["summary"]
-        if summary["schema"] == 1 and {"verdict", "seconds", "code"} <= set(summary):
+        if summary["schema"] == 1 and {"verdict", "seconds", "files"} <= set(summary):
             return dict(summary)
     except (ValueError, KeyError, TypeError):
         pass

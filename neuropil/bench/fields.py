@@ -45,8 +45,8 @@ class _Invalid(Exception):
 def override(config: C, values: Mapping[str, Any]) -> C:
     """A copy of `config` with fields replaced; strings are parsed by the field's type.
 
-    Integers, finite numbers, truth values (`true`, `false`), text, choices, comma-separated tuples, and `none` where
-    the type allows it. Raises ConfigError naming every unknown or bad field, one line each.
+    Integers, finite numbers, truth values (`true`, `false`), text, choices, comma-separated tuples, and
+    `none` where the type allows it. Raises ConfigError naming every unknown or bad field, one line each.
 
     >>> from dataclasses import dataclass
     >>> from neuropil.bench import Config, setting
@@ -66,8 +66,8 @@ def override(config: C, values: Mapping[str, Any]) -> C:
 def override_arms(arms: Mapping[str, C], values: Mapping[str, Any]) -> dict[str, C]:
     """Settings of all arms with fields replaced.
 
-    `field` reaches every arm that has such a field, `arm.field` one arm and goes before `field`. Raises ConfigError as
-    `override` does; a field that no arm has is unknown.
+    `field` reaches every arm that has such a field, `arm.field` one arm and goes before `field`. Raises
+    ConfigError as `override` does; a field that no arm has is unknown.
     """
     return _apply(arms, values)
 

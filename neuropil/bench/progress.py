@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["planned", "cached", "started", "finished", "failed", "progress", "warning"]
+
+_log = logging.getLogger("neuropil.bench")
 
 
 @dataclass(frozen=True)
 class Event:
     """Something happened in a run.
 
-    `planned` comes first, then for each trial `cached`, or `started` and `finished` or `failed`; `progress` comes
-    about once a second while trials compute; `warning` says in `message` what was set right.
+    `planned` comes first, then for each trial `cached`, or `started` and `finished` or `failed`; `progress`
+    comes about once a second while trials compute; `warning` says in `message` what was set right.
     """
 
     kind: Kind
@@ -32,59 +35,58 @@ class Event:
 Listener = Callable[[Event], None]
 
 
-class Progress:
-    """Counts trials and estimates the time left from what trials of the same arm took before."""
+def warn(message: str, listener: Listener | None) -> None:
+    """Tell a warning to the listener, or to the log when nobody listens."""
+    if listener is None:
+        _log.warning(message)
+    else:
+        listener(Event("warning", 0, 0, message=message))
 
-    def __init__(
-        self,
-        cells: Iterable[tuple[str, int]],
-        jobs: int,
-        costs: Mapping[str, float],
-        listener: Listener | None,
-    ) -> None:
-        self._open = dict.fromkeys(cells, 0.0)  # when each was started, 0 while it waits
-        self._total = len(self._open)
+
+class Progress:
+    """Counts trials, by key, and estimates the time left from what trials of the same arm took before."""
+
+    def __init__(self, arms: Mapping[str, str], jobs: int, costs: Mapping[str, float]) -> None:
+        self._arms = dict(arms)  # of trials that still need work, by key
+        self._since: dict[str, float] = {}
+        self._total = len(arms)
         self._jobs = max(jobs, 1)
         self._costs = dict(costs)
-        self._listener = listener
 
     @property
     def done(self) -> int:
         """Trials that need no more work."""
-        return self._total - len(self._open)
+        return self._total - len(self._arms)
 
     @property
     def total(self) -> int:
-        """Trials of the run."""
+        """All trials."""
         return self._total
+
+    def start(self, key: str) -> None:
+        """A trial begins to compute."""
+        self._since[key] = time.monotonic()
+
+    def end(self, key: str, seconds: float | None = None) -> None:
+        """A trial needs no more work; `seconds` when it was computed."""
+        arm = self._arms.pop(key)
+        if seconds is not None:
+            self._costs[arm] = seconds
 
     def cost(self, arm: str) -> float | None:
         """Expected seconds of one trial of an arm; an arm never seen costs what the others do on average."""
-        if self._costs:
-            return self._costs.get(arm, sum(self._costs.values()) / len(self._costs))
-        return None
+        if not self._costs:
+            return None
+        return self._costs.get(arm, sum(self._costs.values()) / len(self._costs))
 
     def left(self) -> float | None:
-        """Expected seconds until every trial is done."""
-        if not self._open:
+        """Expected seconds until every trial is done; None before anything is known."""
+        if not self._arms:
             return 0.0
         now, remaining = time.monotonic(), []
-        for (arm, _), since in self._open.items():
+        for key, arm in self._arms.items():
             cost = self.cost(arm)
             if cost is None:
                 return None
-            remaining.append(max(cost - (now - since), 0.0) if since else cost)
-        return max(sum(remaining) / min(self._jobs, len(remaining)), max(remaining))
-
-    def tell(self, kind: Kind, arm: str | None = None, seed: int | None = None, **what: object) -> None:
-        """Note what happened and pass it on."""
-        if arm is not None and seed is not None:
-            if kind == "started":
-                self._open[arm, seed] = time.monotonic()
-            elif kind in ("finished", "cached", "failed"):
-                self._open.pop((arm, seed), None)
-            seconds = what.get("seconds")
-            if kind == "finished" and isinstance(seconds, float):
-                self._costs[arm] = seconds
-        if self._listener is not None:
-            self._listener(Event(kind, self.done, self._total, arm, seed, left=self.left(), **what))  # type: ignore[arg-type]
+            remaining.append(max(cost - (now - self._since.get(key, now)), 0.0))
+        return max(sum(remaining) / self._jobs, max(remaining))

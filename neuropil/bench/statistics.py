@@ -1,8 +1,8 @@
 """Judging claims: Student-t intervals of differences paired by seed.
 
-With few seeds the t interval is the one with the stated coverage when differences are roughly normal, and a test
-simulates that coverage for 3 to 10 seeds. An interval whose seeds all agree to the last bit has width zero and is
-judged as a point; a point that lies exactly on the margin is undecided.
+With few seeds the t interval is the one with the stated coverage when differences are roughly normal, and a
+test simulates that coverage for 3 to 10 seeds. An interval whose seeds all agree to the last bit has width
+zero and is judged as a point; a point that lies exactly on the margin of `exceeds` is undecided.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def judge(
 ) -> Judgement:
     """A claim judged on the values of its sides, one per seed in the same order.
 
-    Seeds with an undefined value on either side are left out, and the note says how many. Fewer than two seeds
-    are undecided. With `verdict=False` only value and interval are computed: claims are judged at laptop scale.
+    Seeds with an undefined value on either side are left out, and the note says how many. Fewer than two
+    seeds are undecided. With `verdict=False` only value and interval are computed.
 
     >>> from neuropil.bench import exceeds
     >>> judge(exceeds("a.acc", "b.acc", by=0.05, text="a wins"), [0.9, 0.8, 0.9], [0.7, 0.6, 0.65]).verdict

@@ -1,0 +1,224 @@
+"""Persistent workers: spawned processes that compute one trial at a time on one thread.
+
+Spawned, because forking after a thread pool or a compiled kernel has run can hang. A worker ends when its parent
+does, however that ends, and never sees Ctrl-C: the parent decides.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Literal, NamedTuple
+
+from neuropil.bench.outcome import record_of
+from neuropil.bench.result import TrialRecord
+from neuropil.bench.study import Outcome, Trial
+from neuropil.errors import ConfigError, NeuropilError
+
+TICK = 1.0  # seconds between signs of life
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to compute. The function is sent by name: it lives at the top of an importable module."""
+
+    key: str
+    trial: Trial
+    function: Callable[[Trial], Outcome]
+
+
+class Reply(NamedTuple):
+    """What became of a job: a record, or one line and a traceback."""
+
+    record: TrialRecord | None
+    message: str = ""
+    trace: str = ""
+
+
+class Step(NamedTuple):
+    """Something happened among the workers; a tick has no job."""
+
+    kind: Literal["started", "ended", "tick"]
+    job: Job | None = None
+    reply: Reply | None = None
+
+
+def default_jobs() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def compute(job: Job) -> Reply:
+    """Compute a trial here and now; whatever it raises becomes a reply."""
+    try:
+        _prepare(job.trial.seed)
+        began = time.perf_counter()
+        outcome = job.function(job.trial)
+        return Reply(record_of(job.trial, outcome, job.key, time.perf_counter() - began))
+    except Exception as error:
+        return Reply(None, _one_line(error), traceback.format_exc())
+
+
+def compute_all(jobs: Sequence[Job], workers: int) -> Generator[Step, None, None]:
+    """Compute jobs in the order given, side by side; with no workers, one after the other in this process.
+
+    Closing the iterator, and any exception in it, ends the workers at once.
+    """
+    if workers < 0:
+        raise ConfigError(f"jobs: expected an integer of at least 0, got {workers}")
+    if workers == 0:
+        for job in jobs:
+            yield Step("started", job)
+            yield Step("ended", job, compute(job))
+        return
+    pool: list[_Worker] = []
+    waiting = list(reversed(jobs))
+    try:
+        while waiting or any(worker.job for worker in pool):
+            while waiting and len(pool) < workers:
+                pool.append(_Worker())
+            for worker in pool:
+                if worker.job is None and waiting:
+                    worker.give(waiting.pop())
+                    yield Step("started", worker.job)
+            busy = {worker.connection: worker for worker in pool if worker.job}
+            ready = wait(list(busy), timeout=TICK)
+            for connection in ready:
+                worker = busy[connection]  # type: ignore[index]
+                step = Step("ended", worker.job, worker.take())
+                if not worker.alive:
+                    pool.remove(worker)
+                yield step
+            if not ready:
+                yield Step("tick")
+    finally:
+        for worker in pool:
+            worker.process.terminate()
+        for worker in pool:
+            worker.end()
+
+
+class _Worker:
+    """A spawned process and the job that it has."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.job: Job | None = None
+        self.alive = True
+        _start_shielded(self.process)
+        theirs.close()
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        try:
+            self.connection.send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it died before it got the job: reading from it will tell
+        except Exception as error:
+            raise ConfigError(
+                f"arm {job.trial.arm}: the trial cannot be sent to a worker ({_one_line(error)}); define its "
+                "function and settings at the top of a module"
+            ) from error
+
+    def take(self) -> Reply:
+        """The reply to the job; a worker that died leaves one too."""
+        self.job = None
+        try:
+            reply: Reply = self.connection.recv()
+        except (EOFError, OSError):
+            self.alive = False
+            self.end()
+            return Reply(None, f"the worker ended with {_ending(self.process.exitcode)}")
+        return reply
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.join(1.0)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _start_shielded(process: SpawnProcess) -> None:
+    """Start a process that never sees Ctrl-C and whose libraries load for one thread: it inherits both."""
+    posix = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if posix else set()
+    kept = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        process.start()
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if posix:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(connection: Connection) -> None:
+    """Life of a worker: compute what comes until the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(2, 1)  # a trial that prints must not spoil what the parent prints
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        except Exception as error:
+            connection.send(Reply(None, _one_line(error), traceback.format_exc()))
+            continue
+        connection.send(compute(job))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _prepare(seed: int) -> None:
+    """Make a trial's bits depend on its seed alone, not on the trials that this process computed before."""
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory with NaN is a debugging aid that costs a pass over every output.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from it
+    torch.manual_seed(seed)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, NeuropilError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    )
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"{name} (out of memory?)" if name == "SIGKILL" else name
+    return f"exit code {code}"
