@@ -61,7 +61,7 @@ def command(
             results = []
             for study in studies:
                 arms = [arm for owner, arm in contenders if owner.id == study.id]
-                with live(f"{study.id}: {', '.join(arms)}") as listener:
+                with live(arms) as listener:
                     result = runner.run(
                         study,
                         scale=scale,

@@ -18,11 +18,11 @@ from neuropil.errors import ConfigError
 @json_option
 def command(directory: Path, jobs: int | None, as_json: bool) -> int:
     """Finish the run in DIR: trials that finished are kept, the others are computed."""
-    from neuropil.bench import catalogue, runner
+    from neuropil.bench import catalogue, runner, store
 
     if not (directory / RUN_FILE).is_file():
         raise ConfigError(f"{directory}: not a run directory, it has no {RUN_FILE}")
     with json_answer(as_json) as answer, resumable(f"go on with: neuropil resume {directory}"):
-        with live(f"resuming {directory}") as listener:
+        with live(store.read_run(directory).arms) as listener:
             result = runner.resume(directory, jobs=jobs, on_event=listener)
         return finish(catalogue.load_study(result.id), result, directory, answer)

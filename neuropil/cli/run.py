@@ -44,7 +44,7 @@ def command(
             run_directory(out, f"{study.id}-{scale}") as directory,
             resumable(f"go on with: neuropil resume {directory}"),
         ):
-            with live(f"{study.id} at {scale} scale") as listener:
+            with live(chosen_arms or tuple(study.arms)) as listener:
                 result = runner.run(
                     study,
                     scale=scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,13 @@ def resumable(hint: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def live(title: str) -> Iterator[Listener]:
+def live(arms: Sequence[str]) -> Iterator[Listener]:
     """Progress of a run on stderr, fed by its events."""
+    from rich.console import Console
+
     from neuropil.bench.report.terminal import LiveProgress
 
-    with LiveProgress(title) as progress:
+    with LiveProgress(arms, Console(stderr=True)) as progress:
         yield progress
 
 
@@ -45,13 +47,15 @@ def finish(study: Study, result: Result, directory: Path, answer: Callable[[Any]
     else:
         from neuropil.bench.report.terminal import print_result
 
-        print_result(study, result)
-    for failure in result.failures:
-        say(f"neuropil: {failure.arm}, seed {failure.seed}: {one_line(failure.message)}")
+        print_result(result)
     if evidence is not None:
         say(f"evidence  {evidence}")
     if report is not None:
         say(f"report    {report}")
+    if result.failures:
+        first = result.failures[0]
+        count = f"{len(result.failures)} of {len(result.arms) * len(result.seeds)} trials failed"
+        say(f"neuropil: {count}, first {first.arm} seed {first.seed}: {one_line(first.message)}")
     return 1 if result.failures else 0
 
 

@@ -24,8 +24,9 @@ def command(system: str, arms: tuple[str, ...] | None, jobs: int | None, as_json
 
     with json_answer(as_json) as answer, resumable(f"go on with: neuropil tune {system}"):
         study = catalogue.load_study(system)
-        with live(f"tuning {study.id}") as listener:
-            outcome = tune(study, arms=arms_of(study, arms), jobs=jobs, on_event=listener)
+        chosen = arms_of(study, arms)
+        with live(chosen or tuple(study.arms)) as listener:
+            outcome = tune(study, arms=chosen, jobs=jobs, on_event=listener)
         if answer is not None:
             answer(outcome)
             return
