@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.lif import IF, LIF, LIFState
+from neuropil.nn.loss import (
+    CountCrossEntropy,
+    LatencyCrossEntropy,
+    MembraneCrossEntropy,
+    RateCrossEntropy,
+    RateMSE,
+    StepCrossEntropy,
+    latency,
+)
 from neuropil.nn.readout import CountReadout, RateReadout, Readout, WeightedRateReadout
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.stateful import Stateful
@@ -15,11 +24,16 @@ __all__ = [
     "IF",
     "LIF",
     "ArcTan",
+    "CountCrossEntropy",
     "CountReadout",
     "FastSigmoid",
     "FeedbackConv2d",
     "FeedbackLinear",
     "LIFState",
+    "LatencyCrossEntropy",
+    "MembraneCrossEntropy",
+    "RateCrossEntropy",
+    "RateMSE",
     "RateReadout",
     "Readout",
     "Sequential",
@@ -27,6 +41,7 @@ __all__ = [
     "SignSymmetricConv2d",
     "SignSymmetricLinear",
     "Stateful",
+    "StepCrossEntropy",
     "StraightThrough",
     "Surrogate",
     "TraceState",
@@ -34,6 +49,7 @@ __all__ = [
     "TracedLinear",
     "Triangle",
     "WeightedRateReadout",
+    "latency",
     "synaptic_conv2d",
     "synaptic_linear",
 ]
