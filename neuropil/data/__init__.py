@@ -7,6 +7,7 @@ from neuropil.data.batching import gather as gather
 from neuropil.data.batching import n_batches as n_batches
 from neuropil.data.cache import cache_directory as cache_directory
 from neuropil.data.fetching import fetch as fetch
+from neuropil.data.huggingface import from_huggingface as from_huggingface
 from neuropil.data.images import CatalogueEntry as CatalogueEntry
 from neuropil.data.images import Images as Images
 from neuropil.data.images import catalogue as catalogue

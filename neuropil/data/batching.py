@@ -19,6 +19,7 @@ from torch.utils.data import (
 )
 
 from neuropil.data.arrays import Arrays
+from neuropil.data.huggingface import HuggingFaceRows
 from neuropil.data.task import Batch, Samples
 from neuropil.errors import ConfigError, DataError, EmptyTaskError, LabelError, NonFiniteError
 
@@ -113,7 +114,7 @@ def check_batch(
         )
     allowed = f"in {list(classes)}" if classes is not None else f"from 0 to {cast(int, n_classes) - 1}"
     if classes is not None:
-        wrong = ~torch.isin(targets, torch.tensor(classes, dtype=targets.dtype))
+        wrong = ~torch.isin(targets, torch.tensor(classes, dtype=targets.dtype, device=targets.device))
     else:
         wrong = (targets < 0) | (targets >= cast(int, n_classes))
     if wrong.any():
@@ -141,7 +142,7 @@ def _pairs(
 
 def _gatherer(samples: Dataset[Any]) -> Gather:
     """How batches of these samples are gathered, looking through subsets and concatenations once."""
-    if isinstance(samples, Arrays):
+    if isinstance(samples, Arrays | HuggingFaceRows):
         return samples.gather
     if isinstance(samples, TensorDataset):
         tensors = samples.tensors

