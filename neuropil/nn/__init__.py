@@ -14,6 +14,7 @@ from neuropil.nn.loss import (
     latency,
 )
 from neuropil.nn.readout import CountReadout, RateReadout, Readout, WeightedRateReadout
+from neuropil.nn.recording import Recording, record
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
@@ -36,6 +37,7 @@ __all__ = [
     "RateMSE",
     "RateReadout",
     "Readout",
+    "Recording",
     "Sequential",
     "Sigmoid",
     "SignSymmetricConv2d",
@@ -50,6 +52,7 @@ __all__ = [
     "Triangle",
     "WeightedRateReadout",
     "latency",
+    "record",
     "synaptic_conv2d",
     "synaptic_linear",
 ]
