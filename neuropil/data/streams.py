@@ -96,7 +96,7 @@ def split(
     if classes_per_task < 1:
         raise ConfigError(f"split: classes_per_task must be at least 1, got {classes_per_task}")
     possible = len(order) // classes_per_task
-    tasks = possible if tasks is None else tasks
+    tasks = max(1, possible) if tasks is None else tasks
     _check_tasks("split", tasks, seed)
     if tasks > possible:
         raise ConfigError(
