@@ -77,9 +77,13 @@ def _declared_in(path: Path) -> Iterator[tuple[str, str, Make]]:
 
 def _label(make: Make) -> str:
     if isinstance(make, partial):
-        given = [*map(str, make.args), *(f"{name}={value}" for name, value in make.keywords.items())]
+        given = [*map(_word, make.args), *(f"{name}={_word(value)}" for name, value in make.keywords.items())]
         return f"{_label(make.func)}({','.join(given)})"
     return getattr(make, "__name__", type(make).__name__)
+
+
+def _word(value: object) -> str:
+    return getattr(value, "__name__", str(value))
 
 
 def _fail(error: Exception) -> None:

@@ -186,6 +186,8 @@ def test_state_of_another_batch_is_refused_in_one_line(make: Make) -> None:
 def test_non_finite_input_never_passes_unseen(make: Make, value: float) -> None:
     """What carries state refuses it; what does not may hand it on, to a state or a loss that refuses it."""
     part = Part(make).evaluation()
+    if len(part.args) > 1 and value == -float("inf"):
+        pytest.skip("to a loss, minus infinity is the score of a class that is ruled out")
     x = part.x.clone()
     x[(0,) * x.dim()] = value
     try:
