@@ -7,6 +7,7 @@ figure with nothing to show is an empty plotly figure. Colours come from the rep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -34,6 +35,19 @@ from neuropil.bench.result import Result, TrialRecord
 
 GREY = "#7f8894"  # readable on paper and on slate
 SEQUENTIAL = [[0.0, "#f1ead9"], [0.35, "#a9c8bd"], [0.7, "#4a8f98"], [1.0, "#173f56"]]
+COLOUR_BAR = {
+    "orientation": "h",
+    "thickness": 8,
+    "len": 0.45,
+    "outlinewidth": 0,
+    "tickformat": ".0%",
+    "nticks": 5,
+    "x": 1,
+    "xanchor": "right",
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+}
 MAX_SPIKES = 4000  # drawn per arm; more would weigh down the page and be a solid block anyway
 MAX_PANELS = 8
 
@@ -75,14 +89,24 @@ class AccuracyMatrix:
         for panel, arm in enumerate(arms):
             mean = mean_matrix([trial.arrays[self.array] for trial in trials_with(result, arm, self.array)])
             heat_map(figure, panel, arm, mean)
-            figure.update_layout({axis("yaxis", panel): {"autorange": "reversed", "dtick": 1}})
+            figure.update_layout({axis("yaxis", panel): {"autorange": "reversed", "dtick": 1, "showgrid": False}})
             figure.update_layout({axis("xaxis", panel): {"dtick": 1, "showgrid": False}})
-        scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1}
-        legend = {"thickness": 10, "outlinewidth": 0, "tickformat": ".0%", "len": 0.9}
-        figure.update_layout(coloraxis={**scale, "colorbar": legend})
+        scale = {"colorscale": SEQUENTIAL, "cmin": self._floor(result), "cmax": 1, "colorbar": COLOUR_BAR}
+        figure.update_layout(coloraxis=scale)
         if arms and len(result.seeds) > 1:
             figure.update_layout(updatemenus=[self._seed_menu(result, arms)])
         return figure
+
+    def _floor(self, result: Result) -> float:
+        """Start of the colour scale: below it lies only chance, on tasks that were not learned yet."""
+        learned = [
+            value
+            for trial in result.trials
+            for t, row in enumerate(trial.arrays.get(self.array) or ())
+            for value in row[: t + 1]
+            if value is not None
+        ]
+        return max(0.0, math.floor(10 * min(learned, default=0.0) - 0.5) / 10)
 
     def _seed_menu(self, result: Result, arms: Sequence[str]) -> dict[str, Any]:
         def button(label: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -124,7 +148,9 @@ class TaskCurves:
 
             def pick(trial: TrialRecord, task: int = task) -> Series | None:
                 matrix = trial.arrays.get(self.array)
-                return None if matrix is None else [row[task] if task < len(row) else None for row in matrix]
+                if matrix is None:
+                    return None
+                return [row[task] if task <= t and task < len(row) else None for t, row in enumerate(matrix)]
 
             lines(figure, panel, result, colours, pick)
             figure.update_layout(
@@ -174,7 +200,7 @@ class SpikeRaster:
     def draw(self, result: Result, colours: Mapping[str, str]) -> Any:
         """Raster panels, then the histogram of spikes a neuron."""
         arms = arms_with(result, lambda trial: trial.arrays.get(self.array))
-        figure = panels([*arms, "all arms"] if arms else [], colours, height=230, x="time step", y="neuron")
+        figure = panels([*arms, "share of neurons"] if arms else [], colours, height=230, x="time step", y="neuron")
         for panel, arm in enumerate(arms):
             raster = trials_with(result, arm, self.array)[0].arrays[self.array]
             self._raster(figure, panel, arm, raster, colours[arm])
@@ -183,7 +209,7 @@ class SpikeRaster:
             figure.update_layout(
                 {
                     axis("xaxis", len(arms)): {"title": {"text": "spikes in the sample"}},
-                    axis("yaxis", len(arms)): {"title": {"text": "share of neurons"}, "tickformat": ".0%"},
+                    axis("yaxis", len(arms)): {"title": {"text": " "}, "tickformat": ".0%"},
                 }
             )
         return figure
@@ -196,7 +222,7 @@ class SpikeRaster:
             x=[t for t, _ in spikes],
             y=[n for _, n in spikes],
             mode="markers",
-            marker={"symbol": "line-ns", "size": 5, "line": {"width": 1.4, "color": colour}, "color": colour},
+            marker={"symbol": "square", "size": 3.5, "color": colour},
             name=safe(arm),
             showlegend=False,
             hovertemplate=f"{safe(raster.get('layer', ''))} neuron %{{y}}, step %{{x}}<extra>{safe(arm)}</extra>",
@@ -214,9 +240,8 @@ class SpikeRaster:
         figure.add_scatter(
             x=counts,
             y=[sum(s == count for s in spikes) / max(len(spikes), 1) for count in counts],
-            mode="lines+markers",
+            mode="lines",
             line={"color": colour, "width": 1.8, "shape": "hvh"},
-            marker={"size": 4},
             name=safe(arm),
             showlegend=False,
             hovertemplate="%{y:.1%} of neurons fired %{x} times",
@@ -346,7 +371,7 @@ class MetricStrip:
         """One panel, one row an arm."""
         values = {a: [v for v in result.metric(a, self.metric) if v is not None] for a in result.arms}
         rows = [arm for arm in result.arms if values[arm]]
-        figure = panels([""] if rows else [], {}, height=80 + 34 * len(rows), x=self.metric, y="")
+        figure = panels([""] if rows else [], {}, height=20 + 34 * len(rows), x=self.metric, y="")
         for arm in rows:
             figure.add_scatter(x=values[arm], y=[safe(arm)] * len(values[arm]), **dots(0, arm, colours[arm]))
             mean = {"symbol": "line-ns", "size": 18, "line": {"width": 2.5, "color": colours[arm]}}

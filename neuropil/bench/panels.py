@@ -35,7 +35,7 @@ def panels(names: Sequence[str], colours: Mapping[str, str], *, height: int, x: 
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"font": {"size": 13}},
         legend={"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0},
-        meta={"panels": len(names), "columns": columns, "row": height},
+        meta={"panels": len(names), "columns": columns, "row": height, "x": safe(x), "y": safe(y)},
     )
     if names:
         grid = {"rows": rows, "columns": columns, "pattern": "independent", "xgap": 0.22, "ygap": 0.42}
@@ -94,10 +94,13 @@ def lines(figure: Any, panel: int, result: Result, colours: Mapping[str, str], p
             figure.add_scatter(
                 x=x, y=y, line=thin, opacity=0.28, hoverinfo="skip", showlegend=False, **common
             )
+        if sum(value is not None for value in mean) == 1:
+            common["mode"] = "markers"  # a line of one point is invisible
         figure.add_scatter(
             x=list(range(1, len(mean) + 1)),
             y=mean,
             line={"color": colours[arm], "width": 2.4},
+            marker={"size": 6, "color": colours[arm]},
             showlegend=safe(arm) not in in_legend,
             hovertemplate="%{y:.3~g}",
             **common,
@@ -148,7 +151,7 @@ def dots(panel: int, arm: str, colour: str) -> dict[str, Any]:
 def rows_axis(arms: Sequence[str]) -> dict[str, Any]:
     """Vertical axis with one row an arm, the first on top."""
     names = [safe(arm) for arm in reversed(arms)]
-    order = {"type": "category", "categoryorder": "array", "categoryarray": names}
+    order = {"type": "category", "categoryorder": "array", "categoryarray": names, "dtick": 1}
     return {**order, "automargin": True, "showgrid": False}
 
 

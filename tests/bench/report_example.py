@@ -19,12 +19,11 @@ from neuropil.bench import (
 )
 from neuropil.bench.figures import (
     AccuracyMatrix,
-    CostBars,
     FiringRates,
     LearningCurves,
     MetricStrip,
-    SpikeRaster,
     Spectra,
+    SpikeRaster,
     TaskCurves,
 )
 
@@ -72,8 +71,15 @@ STUDY = Study(
             text="Projection keeps at least five points more than fine-tuning",
             primary=True,
         ),
-        exceeds("hlop.acc", "gpm.acc", by=-0.02, text="It is no worse than two points below gradient projection memory"),
-        equivalent("hlop.fwt", "finetune.fwt", within=0.01, text="It does not change transfer to tasks unseen"),
+        exceeds(
+            "hlop.acc",
+            "gpm.acc",
+            by=-0.02,
+            text="It is no worse than two points below gradient projection memory",
+        ),
+        equivalent(
+            "hlop.fwt", "finetune.fwt", within=0.01, text="It does not change transfer to tasks unseen"
+        ),
         at_least("hlop.acc", 0.9, text="It reaches 90 % on average"),
     ),
     published={"hlop.acc": 0.9515, "hlop.bwt": -0.013},
@@ -85,7 +91,6 @@ STUDY = Study(
         FiringRates(),
         Spectra(),
         MetricStrip("acc", title="Average accuracy, seed by seed"),
-        CostBars(),
     ),
     notes=(
         "The published network has two layers of 800 neurons and sees all 60,000 images; this run has 400 neurons "
@@ -119,7 +124,10 @@ def record(arm: str, seed: int) -> TrialRecord:
     last = matrix[-1]
     diagonal = [matrix[k][k] for k in range(TASKS)]
     spikes = sorted(
-        (t, n) for n in range(120) for t in range(12) if draw.random() < 0.22 * math.exp(-n / 60) * COST[arm] ** 0.2
+        (t, n)
+        for n in range(120)
+        for t in range(12)
+        if draw.random() < 0.22 * math.exp(-n / 60) * COST[arm] ** 0.2
     )
     arrays = {
         "accuracy_matrix": matrix,
@@ -187,7 +195,7 @@ def example(arms=tuple(LOSS), seeds=(0, 1, 2, 3, 4), scale="laptop") -> Result:
         tuning={
             "objective": "acc",
             "seeds": [10000, 10001],
-            "budget": 4,
+            "budget": {"hlop": 4, "gpm": 4},
             "choices": {"hlop": {"lr": 0.1}, "gpm": {"lr": 0.05}},
             "trials": [
                 {"arm": arm, "settings": {"lr": lr}, "seed": seed, "value": 0.8 + 0.01 * i}
@@ -197,10 +205,17 @@ def example(arms=tuple(LOSS), seeds=(0, 1, 2, 3, 4), scale="laptop") -> Result:
             ],
         },
         provenance={
-            "code": "9f2c41d07be35a61",
-            "data": {"mnist": "sha256:4b1c0a9e7f3d2268"},
-            "machine": {"processor": "x86_64, 2 cores", "system": "Linux"},
-            "versions": {"python": "3.11.9", "torch": "2.13.0", "neuropil": "0.1.0"},
+            "files": {
+                f"neuropil/{part}.py": ["9f2c41d0", "7be35a61"] for part in ("continual/hlop", "nn/lif")
+            },
+            "data": dict.fromkeys(arms, "sha256:4b1c0a9e7f3d2268"),
+            "machine": {
+                "cpu": "a processor",
+                "cores": 2,
+                "system": "Linux x86_64",
+                "python": "3.11.9",
+                "torch": "2.13.0",
+            },
         },
         seconds=214.0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -46,7 +47,7 @@ def write_report(study: Study, result: Result, path: Path | str, *, plotly: str 
         path = path / f"{result.id}.html"
     page = _render(_context(study, result), plotly)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", newline="\n")
     return path
 
 
@@ -72,15 +73,17 @@ def _context(study: Study, result: Result) -> dict[str, Any]:
         "study": study,
         "result": result,
         "colours": colours,
-        "headline": summary.headline(result, primary),
+        "headline": (headline := summary.headline(result, primary)),
+        "headline_parts": _coloured(headline, colours),
         "claims": _claims(result),
         "metrics": _metrics(study, result),
         "costs": _costs(result),
         "settings": _settings(study, result),
         "tuning": _table(result.tuning.get("trials") or ()),
-        "tuning_about": {k: result.tuning[k] for k in ("objective", "seeds", "budget") if k in result.tuning},
+        "tuning_about": _flat({k: result.tuning[k] for k in ("objective", "seeds", "budget") if k in result.tuning}),
         "figures": _figures(study, result, colours),
-        "provenance": _flat(result.provenance),
+        "provenance": _flat({k: v for k, v in result.provenance.items() if k != "files"}),
+        "files": _flat(result.provenance.get("files") or {}, words=False),
         "command": _command(study, result),
         "notes": [part.strip() for part in study.notes.split("\n\n") if part.strip()],
         "duration": summary.duration(result.seconds),
@@ -92,7 +95,6 @@ def _context(study: Study, result: Result) -> dict[str, Any]:
 def _claims(result: Result) -> list[dict[str, Any]]:
     told = []
     for judgement in sorted(result.judgements, key=lambda j: not j.claim.primary):
-        metric = judgement.claim.left.split(".", 1)[-1]
         interval = (judgement.ci_low, judgement.ci_high)
         told.append(
             {
@@ -100,8 +102,10 @@ def _claims(result: Result) -> list[dict[str, Any]]:
                 "verdict": summary.verdict(result, judgement),
                 "quantity": summary.quantity(judgement.claim),
                 "condition": summary.condition(judgement.claim),
-                "value": summary.number(judgement.value, metric),
-                "interval": [summary.number(edge, metric, unit=False) for edge in interval if edge is not None],
+                "value": summary.amount(judgement.claim, judgement.value),
+                "interval": [
+                    summary.amount(judgement.claim, edge, unit=False) for edge in interval if edge is not None
+                ],
                 "strip": strip.forest(judgement, result.seeds),
                 "note": judgement.note,
             }
@@ -191,10 +195,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"columns": columns, "rows": [[row.get(column, "") for column in columns] for row in flat]}
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _coloured(text: str, colours: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    """Text in pieces, arms' names with their colour."""
+    names = "|".join(sorted(map(re.escape, colours), key=len, reverse=True))
+    pieces = re.split(rf"(?<!\w)({names})(?!\w)", text)
+    return [(piece, colours[piece] if i % 2 else None) for i, piece in enumerate(pieces) if piece]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "", *, words: bool = True) -> list[tuple[str, str]]:
+    """Nested mappings as pairs of text; one whose values are all the same counts as that value."""
     rows: list[tuple[str, str]] = []
     for key, item in value.items():
-        name = f"{prefix}{key}".replace("_", " ")
+        name = f"{prefix}{key}".replace("_", " ") if words else f"{prefix}{key}"
+        if isinstance(item, Mapping) and len(item) > 1 and len(set(map(_plain, item.values()))) == 1:
+            item = next(iter(item.values()))
         rows += _flat(item, f"{name} · ") if isinstance(item, Mapping) else [(name, _plain(item))]
     return rows
 
@@ -202,9 +216,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, str | int | None):
-        return str(value)
-    return json.dumps(value, default=str).strip("[]")
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=str)
+    return "–" if value is None else str(value)
 
 
 def _command(study: Study, result: Result) -> str:

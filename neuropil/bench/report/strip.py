@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from neuropil.bench.claim import Claim
 from neuropil.bench.result import Judgement
-from neuropil.bench.report.summary import Estimate, number
+from neuropil.bench.report.summary import Estimate, amount, number
 
 WIDTH = 320.0
 PAD = 14.0
@@ -29,6 +29,7 @@ class Strip(NamedTuple):
     high: float | None
     seeds: tuple[Mark, ...]
     zero: float | None = None
+    zero_told: bool = False  # whether its label has room beside those of the margins
     zone: tuple[float, float] | None = None  # where the claim wants the whole interval
     margins: tuple[Mark, ...] = ()
 
@@ -43,13 +44,15 @@ def forest(judgement: Judgement, seeds: Sequence[int]) -> Strip:
     strip = _strip(
         Estimate(judgement.value, None, judgement.differences), seeds, metric, low, high, height=9.0
     )
+    zero = _at(0.0, low, high) if low <= 0 <= high else None
     zone = (_at(edges[0], low, high), _at(edges[1], low, high) if len(edges) == 2 else WIDTH)
     return strip._replace(
         low=_place(judgement.ci_low, low, high),
         high=_place(judgement.ci_high, low, high),
-        zero=_at(0.0, low, high) if low <= 0 <= high else None,
+        zero=zero,
+        zero_told=zero is not None and all(abs(_at(edge, low, high) - zero) > 56 for edge in edges),
         zone=zone,
-        margins=tuple(Mark(_at(edge, low, high), 0.0, number(edge, metric)) for edge in edges),
+        margins=tuple(Mark(_at(edge, low, high), 0.0, amount(claim, edge)) for edge in edges),
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
 from typing import NamedTuple
 
 from neuropil.bench.claim import Claim
 from neuropil.bench.result import Judgement, Result
-from neuropil.errors import MissingExtraError
+from neuropil.bench.statistics import interval
 
 FRACTIONS = ("acc", "accuracy", "bwt", "fwt", "forgetting", "transfer", "error")
 WORDS = {"acc": "average accuracy", "bwt": "backward transfer", "fwt": "forward transfer"}
@@ -35,12 +33,8 @@ def estimate(values: Sequence[float | None]) -> Estimate:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Estimate(known[0] if known else None, None, tuple(values))
-    try:
-        from scipy.special import stdtrit  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("intervals need scipy; pip install 'neuropil[bench]'") from error
-    quantile = float(stdtrit(len(known) - 1, 0.975))
-    return Estimate(fmean(known), quantile * stdev(known) / math.sqrt(len(known)), tuple(values))
+    mean, low, _ = interval(known)
+    return Estimate(mean, mean - low, tuple(values))
 
 
 def is_fraction(metric: str) -> bool:
@@ -51,18 +45,26 @@ def is_fraction(metric: str) -> bool:
 def number(value: float | None, metric: str = "", *, unit: bool = True) -> str:
     """A value as a person writes it: percent for fractions, three significant digits for the rest.
 
-    >>> number(-0.0241, "bwt"), number(1234567.0), number(0.012345), number(None)
-    ('−2.4 %', '1.23 M', '0.0123', '–')
+    >>> number(0.9512, "acc"), number(1234567.0), number(0.012345), number(26.04), number(None)
+    ('95.1 %', '1.23 M', '0.0123', '26.0', '-')
     """
     if value is None:
-        return "–"
+        return "-"
     if is_fraction(metric):
         text = f"{100 * value:.1f}"
         return ("0.0" if text == "-0.0" else text).replace("-", MINUS) + (" %" if unit else "")
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
         if abs(value) >= size:
-            return f"{value / (1e3 if letter == 'k' else size):.3g} {letter}".replace("-", MINUS)
-    return f"{value:.3g}".replace("-", MINUS)
+            return _three_digits(value / (1e3 if letter == " k" else size)) + letter
+    return _three_digits(value)
+
+
+def amount(claim: Claim, value: float | None, *, unit: bool = True) -> str:
+    """A value of what a claim measures: a difference of fractions is in points, not in percent."""
+    metric = claim.left.split(".", 1)[-1]
+    if value is None or claim.right is None or not is_fraction(metric):
+        return number(value, metric, unit=unit)
+    return number(value, metric, unit=False) + (" points" if unit else "")
 
 
 def duration(seconds: float) -> str:
@@ -98,7 +100,7 @@ def verdict(result: Result, judgement: Judgement) -> str:
 
     A claim is a statement about the laptop scale, so that a smoke run cannot make it fail.
     """
-    return judgement.verdict if result.scale == JUDGED_SCALE else "not judged"
+    return judgement.verdict or "not judged" if result.scale == JUDGED_SCALE else "not judged"
 
 
 def quantity(claim: Claim) -> str:
@@ -108,8 +110,7 @@ def quantity(claim: Claim) -> str:
 
 def condition(claim: Claim) -> str:
     """What a claim asks of its quantity."""
-    metric = claim.left.split(".", 1)[-1]
-    margin = number(claim.margin, metric)
+    margin = amount(claim, claim.margin)
     if claim.kind == "within":
         return f"within ±{margin}"
     return f"above {margin}"
@@ -141,13 +142,19 @@ def _told(result: Result, arm: str, metric: str, *, first: bool) -> str:
 def _ending(result: Result, judged: Judgement | None) -> str:
     if result.scale != JUDGED_SCALE:
         return f"not judged at {result.scale} scale"
-    if judged is None:
+    if judged is None or judged.verdict is None:
         return "the claim was not judged"
     return {
         "holds": "the claim holds",
         "fails": "the claim fails",
         "undecided": "these seeds cannot decide the claim",
     }[judged.verdict]
+
+
+def _three_digits(value: float) -> str:
+    if value == int(value) and abs(value) < 1000:
+        return f"{value:.0f}".replace("-", MINUS)
+    return f"{value:#.3g}".rstrip(".").replace("-", MINUS)
 
 
 def _words(metric: str) -> str:

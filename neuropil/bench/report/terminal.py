@@ -28,6 +28,8 @@ def print_result(result: Result, console: Console | None = None) -> None:
     if result.judgements:
         console.print(_claims(result))
     console.print(_arms(result))
+    if summary.cost_names(result):
+        console.print(_costs(result))
     for failure in result.failures:
         console.print(f"failed: {failure.arm}, seed {failure.seed}: {failure.message}", style="red", markup=False)
 
@@ -108,34 +110,40 @@ def _said(event: Event) -> str:
 
 
 def _claims(result: Result) -> Table:
-    table = _table("claim", "verdict", "value", "95 % interval", "needs")
+    table = _table("claim", "verdict", "value (95 % interval)", "needs")
     for judgement in sorted(result.judgements, key=lambda j: not j.claim.primary):
         claim = judgement.claim
-        metric = claim.left.split(".", 1)[-1]
         word = summary.verdict(result, judgement)
-        if word == "not judged":
-            word = f"not judged at {result.scale} scale"
-        low, high = (summary.number(edge, metric) for edge in (judgement.ci_low, judgement.ci_high))
+        low, high = (summary.amount(claim, edge, unit=False) for edge in (judgement.ci_low, judgement.ci_high))
         table.add_row(
             _literal(claim.text + (" (primary)" if claim.primary else "")),
-            f"[{VERDICT_STYLES[summary.verdict(result, judgement)]}]{word}[/]",
-            summary.number(judgement.value, metric),
-            f"{low} to {high}" if judgement.ci_low is not None else "–",
+            f"[{VERDICT_STYLES[word]}]{word}[/]",
+            summary.amount(claim, judgement.value) + (f" ({low} to {high})" if judgement.ci_low is not None else ""),
             summary.condition(claim),
         )
+    if result.scale != summary.JUDGED_SCALE:
+        table.caption = f"claims are not judged at {result.scale} scale"
     return table
 
 
 def _arms(result: Result) -> Table:
-    metrics, costs = summary.metric_names(result), summary.cost_names(result)
-    table = _table("arm", *metrics, *(name.replace("_", " ") for name in costs), numeric_from=1)
+    metrics = summary.metric_names(result)
+    table = _table("arm", *metrics, numeric_from=1)
     for arm in result.arms:
         estimates = [(summary.estimate(result.metric(arm, name)), name) for name in metrics]
-        spent = [summary.number(summary.estimate(summary.cost(result, arm, name)).mean) for name in costs]
-        table.add_row(_literal(arm), *(_spread(*pair) for pair in estimates), *spent)
+        table.add_row(_literal(arm), *(_spread(*pair) for pair in estimates))
     seeds = len(result.seeds)
     half = "mean ± half of the 95 % interval, " if seeds > 1 else ""
     table.caption = f"{half}{seeds} {'seed' if seeds == 1 else 'seeds'}, {result.scale} scale"
+    return table
+
+
+def _costs(result: Result) -> Table:
+    costs = summary.cost_names(result)
+    table = _table("cost a trial", *(name.replace("_", " ") for name in costs), numeric_from=1)
+    for arm in result.arms:
+        spent = [summary.number(summary.estimate(summary.cost(result, arm, name)).mean) for name in costs]
+        table.add_row(_literal(arm), *spent)
     return table
 
 
@@ -165,7 +173,7 @@ def _table(*columns: str, numeric_from: int = 99) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption_style="dim")
     for i, column in enumerate(columns):
-        table.add_column(_literal(column), justify="right" if i >= numeric_from else "left")
+        table.add_column(_literal(column), justify="right" if i >= numeric_from else "left", no_wrap=i >= numeric_from)
     return table
 
 

@@ -33,9 +33,9 @@
 
   // Plotly computes the panels' places from `grid`; a phone gets fewer columns and a taller figure.
   function arranged(layout) {
-    const { panels = 1, columns = 1, row = 240 } = layout.meta || {};
+    const { panels = 1, columns = 1, row = 240, x: xTitle = "", y: yTitle = "" } = layout.meta || {};
     if (!layout.grid) return layout;
-    const across = narrow.matches ? Math.min(columns, layout.coloraxis ? 2 : 1) : columns;
+    const across = narrow.matches ? Math.min(columns, panels > 4 ? 2 : 1) : columns;
     const rows = Math.ceil(panels / across);
     layout.grid.columns = across;
     layout.grid.rows = rows;
@@ -46,8 +46,9 @@
     for (let i = 0; i < panels; i++) {
       const x = layout["xaxis" + (i ? i + 1 : "")];
       const y = layout["yaxis" + (i ? i + 1 : "")];
-      if (x && x.title && i + across < panels && across !== columns && !x.title.own) x.title.text = "";
-      if (y && y.title && i % across && across !== columns) y.title.text = "";
+      const own = (axis, common) => axis.title.text && axis.title.text !== common;
+      if (!own(x, xTitle)) x.title.text = i + across < panels ? "" : xTitle;
+      if (!own(y, yTitle)) y.title.text = i % across ? "" : yTitle;
     }
     return layout;
   }
