@@ -21,19 +21,22 @@ from neuropil.kernels.subspace import oja_subspace, project
 from neuropil.nn.presynaptic import Synapse, fan_in, observe, rows, weight_gradient
 from neuropil.training.plugin import Gradients, transform_gradients  # noqa: F401  (transform_gradients: doctest)
 
-_STABLE_RATE = 0.1  # Hebbian rate times the largest eigenvalue of the activity's second moment
+_RATE = 2.0  # Hebbian rate times the activity's mean squared norm: stable whatever the scale of the activity
 
 
 class HebbianSubspace:
     """A lateral circuit whose weights H learn the principal subspace of the activity it sees.
 
-    Rows of H are subspace neurons. Those learned in earlier tasks are frozen; new ones learn, by Oja's rule, what
-    the frozen ones do not explain. The activity is not centred: protecting it protects `W x`.
+    Rows of H are subspace neurons. Those learned in earlier tasks are frozen; new ones start orthogonal to them
+    and are driven by what the frozen ones leave of the activity. Oja's rule then keeps them orthogonal, so H has
+    orthonormal rows, as a projection needs. (The published circuit starts them anywhere and drives them by the
+    whole activity. The fixed points are the same, but neurons that have not converged by the end of a task
+    leave H far from orthonormal, and protection fails.) The activity is not centred: protecting it protects `W x`.
 
     Args:
         in_features: length N of an activity vector.
-        lr: Hebbian rate; `None` sets it at each task's first batch to 0.1 / (largest eigenvalue of the second
-            moment of the activity), which is stable whatever the scale of the activity.
+        lr: Hebbian rate; `None` takes 2 / (mean squared norm of what the frozen neurons leave, the largest met
+            in this task), which suits activity of any scale.
         iterations: Hebbian steps per batch.
         momentum: of the exponential moving average that smooths the Hebbian change.
         levels: `None` for the linear circuit, or the number of lateral time steps of the spiking circuit, whose
@@ -71,7 +74,7 @@ class HebbianSubspace:
         self.frozen = torch.zeros(0, in_features)  # [M_old, N]
         self.growing = torch.zeros(0, in_features)  # [m, N]
         self.velocity = torch.zeros(0, in_features)
-        self._rate: float | None = lr
+        self._energy = 0.0  # largest mean squared norm of the activity to learn in this task
 
     @property
     def directions(self) -> Tensor:
@@ -85,12 +88,17 @@ class HebbianSubspace:
                 f"subspace of {len(self.frozen) + len(self.growing)} + {count} directions exceeds the layer's "
                 f"{self.in_features} inputs"
             )
-        fresh = self.frozen.new_empty(count, self.in_features)
-        if count:
-            nn.init.orthogonal_(fresh, generator=self.generator)
-        self.growing = torch.cat([self.growing, fresh])
+        self.growing = torch.cat([self.growing, self._fresh(count)])
         self.velocity = torch.zeros_like(self.growing)
-        self._rate = self.lr
+        self._energy = 0.0
+
+    def _fresh(self, count: int) -> Tensor:
+        """Random orthonormal rows, orthogonal to all there are."""
+        drawn = torch.randn(count, self.in_features, generator=self.generator).to(self.frozen)
+        for _ in range(2):  # the second pass removes what rounding left
+            drawn = drawn - project(drawn, self.directions)
+            drawn = torch.linalg.qr(drawn.mT)[0].mT.contiguous()
+        return drawn
 
     def freeze(self) -> None:
         """Make every neuron part of the protected subspace."""
@@ -112,11 +120,10 @@ class HebbianSubspace:
             return
         if residual is None:
             residual = x - self.project(x) if len(self.frozen) else x
-        if self._rate is None:
-            self._rate = _STABLE_RATE / max(_largest_moment(x), 1e-12)
+        self._energy = max(self._energy, float(residual.square().sum()) / len(residual), 1e-12)
         self.growing, self.velocity = oja_subspace(
-            self.growing, self.velocity, x, residual,
-            lr=self._rate, momentum=self.momentum, iterations=self.iterations, levels=self.levels,
+            self.growing, self.velocity, residual, lr=self.lr or _RATE / self._energy,
+            momentum=self.momentum, iterations=self.iterations, levels=self.levels,
         )  # fmt: skip
 
     def to(self, like: Tensor) -> None:
@@ -127,21 +134,17 @@ class HebbianSubspace:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers to go on from."""
-        return {"frozen": self.frozen, "growing": self.growing, "velocity": self.velocity, "rate": self._rate}
+        return {
+            "frozen": self.frozen,
+            "growing": self.growing,
+            "velocity": self.velocity,
+            "energy": self._energy,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.frozen, self.growing, self.velocity = state["frozen"], state["growing"], state["velocity"]
-        self._rate = state["rate"]
-
-
-def _largest_moment(x: Tensor, iterations: int = 10) -> float:
-    """Largest eigenvalue of `x^T x / rows`, by power iteration from the mean activity."""
-    vector = x.mean(0) + x[0] * 1e-3
-    for _ in range(iterations):
-        vector = (x.mT @ (x @ vector)) / len(x)
-        vector = vector / vector.norm().clamp_min(1e-30)
-    return float((x @ vector).square().mean())
+        self._energy = state["energy"]
 
 
 @dataclass

@@ -37,26 +37,24 @@ def oja_subspace(
     directions: Float[Tensor, "m n"],
     velocity: Float[Tensor, "m n"],
     x: Float[Tensor, "rows n"],
-    residual: Float[Tensor, "rows n"],
     *,
     lr: float,
     momentum: float = 0.9,
     iterations: int = 5,
     levels: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`iterations` steps of the Hebbian and anti-Hebbian rule; returns new directions and velocity.
+    """`iterations` steps of the Hebbian and anti-Hebbian rule on `x`; returns new directions and velocity.
 
     Each step computes the drive `y = x H^T`, what the circuit returns `y H`, and
-    `D = clamp(y^T (residual - y H) / rows, -10, 10)`, then `V <- momentum V + (1 - momentum) D` and
-    `H <- H + lr V`. `residual` is `x` less what frozen directions already explain (`x` itself when there are
-    none), so that the rows of H converge to an orthonormal basis of the principal subspace of what is new.
+    `D = clamp(y^T (x - y H) / rows, -10, 10)`, then `V <- momentum V + (1 - momentum) D` and `H <- H + lr V`:
+    Oja's subspace rule, whose rows converge to an orthonormal basis of the principal subspace of `x`.
 
-    `y^T (r - y H)` is evaluated as `y^T r - (y^T y) H`: the `rows x n` product is never formed.
+    `y^T (x - y H)` is evaluated as `y^T x - (y^T y) H`: the product of `rows x n` is never formed.
     """
     rows = max(1, x.shape[0])
     for _ in range(iterations):
         y = quantise(x @ directions.mT, levels)
-        change = y.mT @ residual
+        change = y.mT @ x
         change.addmm_(y.mT @ y, directions, alpha=-1.0).div_(rows).clamp_(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         velocity = torch.lerp(change, velocity, momentum)
         directions = directions.add(velocity, alpha=lr)
