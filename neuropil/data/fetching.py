@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 from neuropil.data.images import load, read_images
@@ -22,7 +23,15 @@ from neuropil.errors import DataError, MissingDataError
 _SECONDS = 300  # for one package client
 _CONNECT_SECONDS = 20  # of silence from one mirror
 _LARGEST = 64 << 20  # bytes; more than any of the files
-_FAILURES = (OSError, EOFError, zlib.error, subprocess.SubprocessError, tarfile.TarError, DataError)
+_FAILURES = (
+    OSError,
+    EOFError,
+    DataError,
+    HTTPException,
+    subprocess.SubprocessError,
+    tarfile.TarError,
+    zlib.error,
+)
 
 
 def fetch(name: str) -> Path:

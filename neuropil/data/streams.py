@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from neuropil.data.arrays import Arrays
 from neuropil.data.images import Images, load, own_images
@@ -165,7 +166,7 @@ def stream(
     """A stream of any tasks, or of any (train, validation, test) datasets or loaders, in the order given.
 
     `n_classes` is the number of outputs a model needs; left out, it is found where the targets are in memory
-    (`Arrays`), and 0 (unknown) otherwise. Raises EmptyTaskError without tasks.
+    (`Arrays`, `TensorDataset`), and 0 (unknown) otherwise. Raises EmptyTaskError without tasks.
 
     >>> part = Arrays([[0.0], [1.0]], [0, 1])
     >>> stream([(part, part, part)]).n_classes
@@ -342,9 +343,19 @@ def _check_tasks(kind: str, tasks: int, seed: int) -> None:
 
 
 def _count_classes(parts: list[Samples]) -> int:
+    """One more than the highest label; 0 when some labels are not in memory or are no labels."""
     highest = -1
     for part in parts:
-        if not isinstance(part, Arrays) or part.targets.is_floating_point():
+        labels = _labels(part)
+        if labels is None or labels.is_floating_point():
             return 0
-        highest = max(highest, int(part.labels().max())) if len(part) else highest
+        highest = max(highest, int(labels.max())) if len(labels) else highest
     return highest + 1
+
+
+def _labels(part: Samples) -> Tensor | None:
+    if isinstance(part, Arrays):
+        return part.labels()
+    if isinstance(part, TensorDataset) and len(part.tensors) == 2:
+        return part.tensors[1]
+    return None

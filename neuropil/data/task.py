@@ -49,7 +49,7 @@ class Stream(Sequence[Task]):
 
     tasks: tuple[Task, ...]
     name: str = "stream"
-    n_classes: int = field(default=0)  # outputs a model needs to answer every task
+    n_classes: int = field(default=0)  # outputs a model needs; 0 when that is not known
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from neuropil import data
 from neuropil.data.transforms import Rotate
@@ -207,7 +207,9 @@ def test_any_tasks_make_a_stream():
     assert [task.index for task in stream] == [0, 1] and stream[1].classes == (2, 3) and stream.n_classes == 6
     assert stream.checksum == ""  # the content of foreign data is not known
     assert data.stream(data.split(SMALL)).n_classes == 6
-    assert data.stream([(part([0]), part([0]), part([0]))]).n_classes == 0
+    assert data.stream([(part([0]), part([4]), part([0]))]).n_classes == 5
+    loader = DataLoader(part([0, 4]))
+    assert data.stream([(loader, loader, loader)]).n_classes == 0
     with pytest.raises(EmptyTaskError, match="no tasks"):
         data.stream([])
 
