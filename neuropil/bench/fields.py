@@ -6,6 +6,7 @@ Every problem of a call is found before any is reported, one line each.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -39,7 +40,12 @@ class FieldRow(NamedTuple):
 
 
 class _Invalid(Exception):
-    """A value does not fit; carries what was expected."""
+    """A value does not fit; `expected` says what would, `hint` the nearest valid choice."""
+
+    def __init__(self, expected: str, hint: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.hint = hint
 
 
 def override(config: C, values: Mapping[str, Any]) -> C:
@@ -111,8 +117,8 @@ def _apply(arms: Mapping[str, C], values: Mapping[str, Any]) -> dict[str, C]:
         for a in having:
             try:
                 changes[a][name] = _value(arms[a], name, values[path])
-            except _Invalid as expected:
-                problem = f"{path}: expected {expected}, got {_shown(values[path])}"
+            except _Invalid as invalid:
+                problem = f"{path}: expected {invalid.expected}, got {_shown(values[path])}{invalid.hint}"
                 if problem not in problems:
                     problems.append(problem)
     if problems:
@@ -128,16 +134,18 @@ def _value(config: Config, name: str, given: Any) -> Any:
     """Parse and check one value; _Invalid says what was expected."""
     hint = get_type_hints(type(config))[name]
     metadata = next(field.metadata for field in dataclasses.fields(config) if field.name == name)
+    choices = metadata.get("choices") or ()
+    expected = _listed(choices) if choices else _expected(hint) + _range(metadata)
+    closest = _closest(given, choices or (get_args(hint) if get_origin(hint) is Literal else ()))
     try:
         value = _parse(given, hint)
     except (ValueError, TypeError, OverflowError):
-        raise _Invalid(_expected(hint) + _range(metadata) + _choice(given, metadata.get("choices"))) from None
+        raise _Invalid(expected, closest) from None
     for item in value if isinstance(value, tuple) else (value,):
-        choices = metadata.get("choices")
         if choices and item not in choices and value not in choices:
-            raise _Invalid("one of the choices" + _choice(given, choices))
+            raise _Invalid(expected, closest)
         if isinstance(item, int | float) and not _inside(item, metadata):
-            raise _Invalid(_expected(hint) + _range(metadata))
+            raise _Invalid(expected)
     return value
 
 
@@ -227,7 +235,7 @@ def _expected(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_expected(member) for member in inner)
     if origin is Literal:
-        return " or ".join(str(choice) for choice in inner)
+        return _listed(inner)
     if origin is tuple:
         count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
         return f"{count}{_PLURAL.get(inner[0], 'values')} separated by commas"
@@ -248,11 +256,17 @@ def _inside(value: float, metadata: Mapping[str, Any]) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _choice(given: Any, choices: tuple[Any, ...] | None) -> str:
-    if not choices:
-        return ""
-    hint = nearest(str(given), [str(choice) for choice in choices]).removeprefix("; ")
-    return f" ({hint})" if len(hint) <= 80 else f" ({hint[:77]}...)"
+def _listed(choices: tuple[Any, ...]) -> str:
+    """`a, b or c`, cut short where a line would become too long."""
+    *others, last = map(str, choices)
+    text = f"{', '.join(others)} or {last}" if others else last
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _closest(given: Any, choices: tuple[Any, ...]) -> str:
+    names = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(given), names, n=1)
+    return nearest(str(given), names) if close else ""
 
 
 def _shown(given: Any) -> str:

@@ -44,8 +44,8 @@ def run(
     Settings are the arms' defaults, then what `tune` chose, then the scale's, then `overrides` (`field` or
     `arm.field` to text). Seeds default to the study's (one at smoke scale). Finished trials are kept at once in the
     cache and in `out` (default: a new directory under `runs`), so that `resume` goes on after any interruption. A
-    trial that raises is told in `Result.failures`; the others go on. With `jobs=0` trials run in this process, whose
-    torch state then changes; the default is one worker per core.
+    trial that raises is told in `Result.failures`; the others go on. With `jobs=0` trials run in this process, for
+    debugging; the default is one worker per core.
 
     A laptop-scale run of all arms on the declared seeds without overrides becomes evidence in `results/`.
 

@@ -6,6 +6,7 @@ does, however that ends, and never sees Ctrl-C: the parent decides.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -82,7 +83,9 @@ def compute_all(jobs: Sequence[Job], workers: int) -> Generator[Step, None, None
     if workers == 0:
         for job in jobs:
             yield Step("started", job)
-            yield Step("ended", job, compute(job))
+            with _restored():
+                reply = compute(job)
+            yield Step("ended", job, reply)
         return
     pool: list[_Worker] = []
     waiting = list(reversed(jobs))
@@ -208,6 +211,29 @@ def _prepare(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from it
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    """Leave the process's random states and torch's settings as they were."""
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.random.set_rng_state(states[2])
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from neuropil.bench import at_least, equivalent, exceeds
+from neuropil.bench.statistics import interval, judge
+from neuropil.errors import DataError
+
+WINS = exceeds("a.m", "b.m", by=0.1, text="a wins")
+SAME = equivalent("a.m", "b.m", within=0.1, text="same")
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=12).filter(lambda v: np.std(v) > 1e-3))
+def test_interval_is_scipys(values: list[float]) -> None:
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    ours = interval(values)
+    assert [ours.low, ours.high] == pytest.approx([low, high], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_interval_covers_the_truth_as_often_as_it_says(seeds: int) -> None:
+    draws = np.random.default_rng(seeds).normal(0.3, 2.0, size=(4000, seeds))
+    covered = sum(low <= 0.3 <= high for _, low, high in map(interval, draws.tolist()))
+    # Five standard errors of a binomial proportion on either side of 0.95.
+    assert abs(covered / 4000 - 0.95) < 5 * (0.95 * 0.05 / 4000) ** 0.5
+
+
+def test_interval_needs_two_values() -> None:
+    with pytest.raises(DataError, match="at least 2"):
+        interval([1.0])
+
+
+@pytest.mark.parametrize(
+    ("differences", "wins", "same"),
+    [
+        ([0.30, 0.31, 0.29], "holds", "fails"),
+        ([0.01, 0.02, 0.00], "fails", "holds"),
+        ([0.0, 0.2, 0.4], "undecided", "undecided"),
+        ([-0.5, -0.51, -0.49], "fails", "fails"),
+        ([0.1, 0.1, 0.1], "undecided", "holds"),  # a point on the margin
+        ([0.25, 0.25, 0.25], "holds", "fails"),  # a point beyond it
+    ],
+)
+def test_verdicts(differences: list[float], wins: str, same: str) -> None:
+    zeros = [0.0] * len(differences)
+    assert judge(WINS, differences, zeros).verdict == wins
+    assert judge(SAME, differences, zeros).verdict == same
+    assert judge(at_least("a.m", 0.1, text="alone"), differences).verdict == wins
+
+
+def test_seeds_are_paired() -> None:
+    left, right = [1.0, 5.0, 9.0], [0.8, 4.8, 8.8]  # spread of 4 between seeds, none within
+    assert judge(WINS, left, right).verdict == "holds"
+
+
+def test_undefined_seeds_are_left_out_and_said() -> None:
+    judgement = judge(WINS, [0.3, None, 0.31, 0.3], [0.0, 0.0, 0.0, None])
+    assert judgement.differences == (0.3, None, 0.31, None)
+    assert judgement.value == pytest.approx(0.305)
+    assert judgement.note == "2 of 4 seeds left out: undefined value"
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [None, 0.5], [None, None]])
+def test_fewer_than_two_seeds_are_undecided(values: list[float | None]) -> None:
+    judgement = judge(at_least("a.m", 0.1, text="alone"), values)
+    assert judgement.verdict == "undecided" and judgement.ci_low is None
+    assert "at least 2 seeds" in judgement.note
+
+
+def test_value_and_interval_without_verdict_off_laptop_scale() -> None:
+    judgement = judge(WINS, [0.3, 0.31], [0.0, 0.0], verdict=False)
+    assert judgement.verdict is None and judgement.ci_low is not None
