@@ -89,7 +89,7 @@ def synaptic_linear(
     >>> torch.autograd.grad(y.sum(), weight)[0], y.item()
     (tensor([[0., 3.]]), 2.0)
     """
-    return cast(Tensor, _Linear.apply(x, weight, bias, presynaptic, feedback))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Linear.apply(x, weight, bias, presynaptic.detach(), feedback.detach()))  # type: ignore[no-untyped-call]
 
 
 def synaptic_conv2d(layer: nn.Conv2d, x: Tensor, *, presynaptic: Tensor, feedback: Tensor) -> Tensor:
@@ -109,5 +109,5 @@ def synaptic_conv2d(layer: nn.Conv2d, x: Tensor, *, presynaptic: Tensor, feedbac
     geometry = _Geometry(layer.stride, padding, layer.dilation, layer.groups)
     return cast(
         Tensor,
-        _Conv2d.apply(x, layer.weight, layer.bias, presynaptic, feedback, geometry),  # type: ignore[no-untyped-call]
+        _Conv2d.apply(x, layer.weight, layer.bias, presynaptic.detach(), feedback.detach(), geometry),  # type: ignore[no-untyped-call]
     )
