@@ -41,6 +41,7 @@ COLOUR_BAR = {
     "len": 0.45,
     "outlinewidth": 0,
     "tickformat": ".0%",
+    "tickangle": 0,
     "nticks": 5,
     "x": 1,
     "xanchor": "right",
@@ -89,7 +90,9 @@ class AccuracyMatrix:
         for panel, arm in enumerate(arms):
             mean = mean_matrix([trial.arrays[self.array] for trial in trials_with(result, arm, self.array)])
             heat_map(figure, panel, arm, mean)
-            figure.update_layout({axis("yaxis", panel): {"autorange": "reversed", "dtick": 1, "showgrid": False}})
+            figure.update_layout(
+                {axis("yaxis", panel): {"autorange": "reversed", "dtick": 1, "showgrid": False}}
+            )
             figure.update_layout({axis("xaxis", panel): {"dtick": 1, "showgrid": False}})
         scale = {"colorscale": SEQUENTIAL, "cmin": self._floor(result), "cmax": 1, "colorbar": COLOUR_BAR}
         figure.update_layout(coloraxis=scale)
@@ -153,6 +156,7 @@ class TaskCurves:
                 return [row[task] if task <= t and task < len(row) else None for t, row in enumerate(matrix)]
 
             lines(figure, panel, result, colours, pick)
+            figure.update_layout({axis("xaxis", panel): {"range": [0.8, tasks + 0.2]}})
             figure.update_layout(
                 {axis("yaxis", panel): {"tickformat": ".0%", "matches": "y" if panel else None}}
             )
@@ -200,7 +204,9 @@ class SpikeRaster:
     def draw(self, result: Result, colours: Mapping[str, str]) -> Any:
         """Raster panels, then the histogram of spikes a neuron."""
         arms = arms_with(result, lambda trial: trial.arrays.get(self.array))
-        figure = panels([*arms, "share of neurons"] if arms else [], colours, height=230, x="time step", y="neuron")
+        figure = panels(
+            [*arms, "share of neurons"] if arms else [], colours, height=230, x="time step", y="neuron"
+        )
         for panel, arm in enumerate(arms):
             raster = trials_with(result, arm, self.array)[0].arrays[self.array]
             self._raster(figure, panel, arm, raster, colours[arm])

@@ -24,7 +24,7 @@ from neuropil.bench.store import read_plan, read_trial, trial_file, write_run, w
 from neuropil.bench.study import Config, Scale, Study
 from neuropil.bench.trials import compute_trials, jobs_of
 from neuropil.bench.tune import DEVELOPMENT, read_tuning, tuned_configs
-from neuropil.bench.workers import Job, default_jobs
+from neuropil.bench.workers import Job, worker_count
 from neuropil.errors import CheckpointError, ConfigError, UnknownNameError, nearest
 
 
@@ -69,11 +69,12 @@ def run(
         overrides={str(name): str(value) for name, value in (overrides or {}).items()},
     )
     configs = _configs(study, plan)
+    workers = worker_count(jobs)
     student_quantile(0.975, 1)  # a missing library is told before the work, not after
     directory = Path(out) if out is not None else _new_directory(plan)
     if (directory / "run.json").exists():
         raise ConfigError(f"{directory}: holds a run already; `neuropil resume {directory}` goes on with it")
-    return _go_on(study, dataclasses.replace(plan, directory=directory), configs, jobs, on_event)
+    return _go_on(study, dataclasses.replace(plan, directory=directory), configs, workers, on_event)
 
 
 def resume(
@@ -93,11 +94,11 @@ def resume(
     for arm in plan.arms:
         if arm not in study.arms:
             raise CheckpointError(f"{directory}: arm {arm!r} is no longer in study {study.id}")
-    return _go_on(study, plan, _configs(study, plan), jobs, on_event)
+    return _go_on(study, plan, _configs(study, plan), worker_count(jobs), on_event)
 
 
 def _go_on(
-    study: Study, plan: Result, configs: Mapping[str, Config], workers: int | None, on_event: Listener | None
+    study: Study, plan: Result, configs: Mapping[str, Config], workers: int, on_event: Listener | None
 ) -> Result:
     """Compute what the directory lacks, judge and store."""
     directory = plan.directory or Path()
@@ -133,7 +134,7 @@ def _go_on(
         )
     order = {arm: index for index, arm in enumerate(plan.arms)}
     records = sorted(computed.records.values(), key=lambda r: (order[r.arm], plan.seeds.index(r.seed)))
-    side_by_side = max(1, min(default_jobs() if workers is None else workers, len(jobs)))
+    side_by_side = max(1, min(workers, len(jobs)))
     result = dataclasses.replace(
         plan,
         trials=tuple(records),

@@ -15,7 +15,7 @@ from neuropil.bench.provenance import version
 from neuropil.bench.result import Failure, TrialRecord
 from neuropil.bench.store import cached_trial, content_key, read_costs, read_trial, write_costs, write_trial
 from neuropil.bench.study import Config, Scale, Split, Study, Trial
-from neuropil.bench.workers import Job, Reply, Step, compute_all, default_jobs
+from neuropil.bench.workers import Job, Reply, Step, compute_all, worker_count
 from neuropil.errors import CheckpointError
 
 PROTOCOL = 1  # raised when the way in which trials are seeded and isolated changes
@@ -76,7 +76,7 @@ def compute_trials(
     `known` are records that need not be looked up, by key. A trial that raises becomes a failure and the others go
     on; its traceback is written into `errors`.
     """
-    workers = default_jobs() if workers is None else workers
+    workers = worker_count(workers)
     costs = read_costs(study.id, jobs[0].trial.scale) if jobs else {}
     progress = Progress({job.key: job.trial.arm for job in jobs}, workers, costs)
     collector = _Collector(progress, Computed({}, {}), cached, known or {}, keep, on_event, errors)

@@ -55,11 +55,13 @@ class Step(NamedTuple):
     reply: Reply | None = None
 
 
-def default_jobs() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def worker_count(jobs: int | None) -> int:
+    """Workers to use: as many as asked for, or as the cores that this process may use."""
+    if jobs is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs < 0:
+        raise ConfigError(f"jobs: expected an integer of at least 0, got {jobs}")
+    return jobs
 
 
 def compute(job: Job) -> Reply:
@@ -78,8 +80,6 @@ def compute_all(jobs: Sequence[Job], workers: int) -> Generator[Step, None, None
 
     Closing the iterator, and any exception in it, ends the workers at once.
     """
-    if workers < 0:
-        raise ConfigError(f"jobs: expected an integer of at least 0, got {workers}")
     if workers == 0:
         for job in jobs:
             yield Step("started", job)

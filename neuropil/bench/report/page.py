@@ -21,7 +21,7 @@ from neuropil.errors import ConfigError, MissingExtraError
 
 # One colour an arm everywhere, by its place in the study. Told apart with the common colour vision deficiencies
 # as far as eight colours can be, and all of medium lightness, so that they read on paper and on slate.
-PALETTE = ("#2f7cc4", "#d9623a", "#1f9a7c", "#a866b8", "#b8891f", "#5b6b8c", "#c04a6a", "#3f9fb5")
+PALETTE = ("#2f7cc4", "#d9623a", "#1f9a7c", "#a866b8", "#b8891f", "#6d80a6", "#c04a6a", "#3f9fb5")
 
 
 def write_report(study: Study, result: Result, path: Path | str, *, plotly: str | None = None) -> Path:
@@ -41,7 +41,9 @@ def write_report(study: Study, result: Result, path: Path | str, *, plotly: str 
         MissingExtraError: plotly or jinja2 is not installed.
     """
     if study.id != result.id:
-        raise ConfigError(f"study {study.id!r} cannot report a result of {result.id!r}; expected one of its own runs")
+        raise ConfigError(
+            f"study {study.id!r} cannot report a result of {result.id!r}; expected one of its own runs"
+        )
     path = Path(path)
     if path.is_dir() or not path.suffix:
         path = path / f"{result.id}.html"
@@ -80,7 +82,9 @@ def _context(study: Study, result: Result) -> dict[str, Any]:
         "costs": _costs(result),
         "settings": _settings(study, result),
         "tuning": _table(result.tuning.get("trials") or ()),
-        "tuning_about": _flat({k: result.tuning[k] for k in ("objective", "seeds", "budget") if k in result.tuning}),
+        "tuning_about": _flat(
+            {k: result.tuning[k] for k in ("objective", "seeds", "budget") if k in result.tuning}
+        ),
         "figures": _figures(study, result, colours),
         "provenance": _flat({k: v for k, v in result.provenance.items() if k != "files"}),
         "files": _flat(result.provenance.get("files") or {}, words=False),
@@ -89,6 +93,7 @@ def _context(study: Study, result: Result) -> dict[str, Any]:
         "duration": summary.duration(result.seconds),
         "day": date.today().isoformat(),
         "WIDTH": strip.WIDTH,
+        "judged_scale": summary.JUDGED_SCALE,
     }
 
 
@@ -140,7 +145,10 @@ def _costs(result: Result) -> list[dict[str, Any]]:
         estimates = [summary.estimate(summary.cost(result, arm, name)) for arm in result.arms]
         most = max((e.mean for e in estimates if e.mean is not None), default=0.0)
         cells = [
-            {"text": summary.number(e.mean), "share": round(100 * (e.mean or 0.0) / most, 1) if most > 0 else 0.0}
+            {
+                "text": summary.number(e.mean),
+                "share": round(100 * (e.mean or 0.0) / most, 1) if most > 0 else 0.0,
+            }
             for e in estimates
         ]
         columns.append({"name": name.replace("_", " "), "cells": cells})
@@ -220,11 +228,19 @@ def _plain(value: Any) -> str:
         return ", ".join(map(_plain, value))
     if isinstance(value, Mapping):
         return json.dumps(value, default=str)
-    return "–" if value is None else str(value)
+    return "-" if value is None else str(value)
 
 
 def _command(study: Study, result: Result) -> str:
-    words = ["neuropil", "run", result.id, "--scale", result.scale, "--seeds", ",".join(map(str, result.seeds))]
+    words = [
+        "neuropil",
+        "run",
+        result.id,
+        "--scale",
+        result.scale,
+        "--seeds",
+        ",".join(map(str, result.seeds)),
+    ]
     if set(result.arms) != set(study.arms):
         words += ["--arms", ",".join(result.arms)]
     for name, value in result.overrides.items():
@@ -258,7 +274,9 @@ def _render(context: dict[str, Any], plotly: str | None) -> str:
 
 def _policy(scripts: Sequence[str], *, shared: bool) -> str:
     """Content policy that runs these very scripts and nothing else, and lets no request leave the page."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
+    )
     own = " 'self' file:" if shared else ""
     return (
         f"default-src 'none'; script-src {hashes}{own}; style-src 'unsafe-inline'; img-src data: blob:; "

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from neuropil.bench.claim import Claim
-from neuropil.bench.result import Judgement
 from neuropil.bench.report.summary import Estimate, amount, number
+from neuropil.bench.result import Judgement
 
 WIDTH = 320.0
 PAD = 14.0
@@ -58,14 +58,23 @@ def forest(judgement: Judgement, seeds: Sequence[int]) -> Strip:
 
 def strips(estimates: Sequence[Estimate], seeds: Sequence[int], metric: str) -> list[Strip]:
     """One strip an arm, all on one scale, so that they can be compared down a column."""
-    edges = [e.mean + s * e.half for e in estimates if e.mean is not None and e.half is not None for s in (-1, 1)]
+    edges = [
+        e.mean + s * e.half for e in estimates if e.mean is not None and e.half is not None for s in (-1, 1)
+    ]
     low, high = _span([*edges, *(value for e in estimates for value in e.seeds)])
     return [_strip(e, seeds, metric, low, high, height=6.0) for e in estimates]
 
 
-def _strip(e: Estimate, seeds: Sequence[int], metric: str, low: float, high: float, *, height: float) -> Strip:
+def _strip(
+    e: Estimate, seeds: Sequence[int], metric: str, low: float, high: float, *, height: float
+) -> Strip:
+    # Seeds take turns above, on and below the line, so that equal ones do not hide each other.
     marks = [
-        Mark(_at(value, low, high), height * (i % 3 - 1), f"seed {seed}: {number(value, metric)}")
+        Mark(
+            _at(value, low, high),
+            height * (i % 3 - 1) * (len(e.seeds) > 1),
+            f"seed {seed}: {number(value, metric)}",
+        )
         for i, (seed, value) in enumerate(zip(seeds, e.seeds, strict=False))
         if value is not None
     ]

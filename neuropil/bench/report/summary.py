@@ -70,7 +70,7 @@ def amount(claim: Claim, value: float | None, *, unit: bool = True) -> str:
 def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
-    >>> duration(0.4), duration(75), duration(7300)
+    >>> duration(0.4), duration(75), duration(7320)
     ('0.4 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds < 60:

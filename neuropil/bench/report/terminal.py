@@ -31,7 +31,9 @@ def print_result(result: Result, console: Console | None = None) -> None:
     if summary.cost_names(result):
         console.print(_costs(result))
     for failure in result.failures:
-        console.print(f"failed: {failure.arm}, seed {failure.seed}: {failure.message}", style="red", markup=False)
+        console.print(
+            f"failed: {failure.arm}, seed {failure.seed}: {failure.message}", style="red", markup=False
+        )
 
 
 class LiveProgress:
@@ -83,7 +85,9 @@ class LiveProgress:
         elif event.kind in ("finished", "cached", "failed"):
             self._live.advance(self._bars[event.arm or ""])
         if event.kind in ("failed", "warning"):
-            self._live.console.print(_said(event), style="red" if event.kind == "failed" else "yellow", markup=False)
+            self._live.console.print(
+                _said(event), style="red" if event.kind == "failed" else "yellow", markup=False
+            )
         if "" in self._bars:
             left = "" if event.left is None else f"{summary.duration(event.left)} left"
             self._live.update(self._bars[""], completed=event.done, left=left)
@@ -114,11 +118,14 @@ def _claims(result: Result) -> Table:
     for judgement in sorted(result.judgements, key=lambda j: not j.claim.primary):
         claim = judgement.claim
         word = summary.verdict(result, judgement)
-        low, high = (summary.amount(claim, edge, unit=False) for edge in (judgement.ci_low, judgement.ci_high))
+        low, high = (
+            summary.amount(claim, edge, unit=False) for edge in (judgement.ci_low, judgement.ci_high)
+        )
         table.add_row(
             _literal(claim.text + (" (primary)" if claim.primary else "")),
             f"[{VERDICT_STYLES[word]}]{word}[/]",
-            summary.amount(claim, judgement.value) + (f" ({low} to {high})" if judgement.ci_low is not None else ""),
+            summary.amount(claim, judgement.value)
+            + (f" ({low} to {high})" if judgement.ci_low is not None else ""),
             summary.condition(claim),
         )
     if result.scale != summary.JUDGED_SCALE:
@@ -173,7 +180,9 @@ def _table(*columns: str, numeric_from: int = 99) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption_style="dim")
     for i, column in enumerate(columns):
-        table.add_column(_literal(column), justify="right" if i >= numeric_from else "left", no_wrap=i >= numeric_from)
+        table.add_column(
+            _literal(column), justify="right" if i >= numeric_from else "left", no_wrap=i >= numeric_from
+        )
     return table
 
 

@@ -32,15 +32,18 @@
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
   // Plotly computes the panels' places from `grid`; a phone gets fewer columns and a taller figure.
-  function arranged(layout) {
+  function arranged(layout, data) {
     const { panels = 1, columns = 1, row = 240, x: xTitle = "", y: yTitle = "" } = layout.meta || {};
     if (!layout.grid) return layout;
     const across = narrow.matches ? Math.min(columns, panels > 4 ? 2 : 1) : columns;
     const rows = Math.ceil(panels / across);
     layout.grid.columns = across;
     layout.grid.rows = rows;
-    const legend = layout.showlegend === false ? 0 : 30;
-    layout.height = row * rows + 66 + legend;
+    const entries = data.filter((trace) => trace.showlegend === true || trace.name === "optimum").length;
+    const legend = entries ? 26 * Math.ceil(entries / (narrow.matches ? 3 : 12)) : 0;
+    layout.margin.t = 30 + (layout.coloraxis ? 46 : legend);
+    layout.height = row * rows + 40 + layout.margin.t;
+    if (layout.coloraxis && narrow.matches) Object.assign(layout.coloraxis.colorbar, { len: 0.8, nticks: 4 });
     layout.grid.ygap = 74 / (layout.height / rows);
     layout.grid.xgap = across > 1 ? (narrow.matches ? 0.3 : 0.2) : 0;
     for (let i = 0; i < panels; i++) {
@@ -80,7 +83,7 @@
   };
 
   function layoutOf(plot) {
-    const layout = arranged(themed(copy(plot.layout)));
+    const layout = arranged(themed(copy(plot.layout)), plot.data);
     delete layout.updatemenus;
     return layout;
   }
