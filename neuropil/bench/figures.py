@@ -31,6 +31,7 @@ from neuropil.bench.panels import (
     safe,
     trials_with,
 )
+from neuropil.bench.report.summary import WORDS, estimate, is_fraction
 from neuropil.bench.result import Result, TrialRecord
 
 GREY = "#7f8894"  # readable on paper and on slate
@@ -273,13 +274,12 @@ class FiringRates:
         layers = keys(trial.arrays.get(self.array) for trial in result.trials)
         figure = panels(layers, {}, height=230, x="tasks learned", y="spikes per step")
         for panel, layer in enumerate(layers):
-            lines(
-                figure,
-                panel,
-                result,
-                colours,
-                lambda t, layer=layer: (t.arrays.get(self.array) or {}).get(layer),
-            )
+
+            def pick(trial: TrialRecord, layer: str = layer) -> Series | None:
+                rates: Series | None = (trial.arrays.get(self.array) or {}).get(layer)
+                return rates
+
+            lines(figure, panel, result, colours, pick)
             figure.update_layout({axis("yaxis", panel): {"rangemode": "tozero"}})
         return figure
 
@@ -360,14 +360,14 @@ class CostBars:
 
 @dataclass(frozen=True)
 class MetricStrip:
-    """A metric of every arm: every seed a dot, the mean a bar across them.
+    """A metric of every arm: every seed a dot, the mean an upright bar in its 95 % interval.
 
-    `metric` names an entry of `TrialRecord.metrics`.
+    `metric` names an entry of `TrialRecord.metrics`; an empty title is the metric's name.
     """
 
     metric: str
     title: str = ""
-    caption: str = "Every dot is a seed; the upright bar is their mean."
+    caption: str = "Dots: every seed. Upright bar and line: their mean and its 95 % confidence interval."
 
     def __post_init__(self) -> None:
         if not self.title:
@@ -375,14 +375,27 @@ class MetricStrip:
 
     def draw(self, result: Result, colours: Mapping[str, str]) -> Any:
         """One panel, one row an arm."""
-        values = {a: [v for v in result.metric(a, self.metric) if v is not None] for a in result.arms}
-        rows = [arm for arm in result.arms if values[arm]]
-        figure = panels([""] if rows else [], {}, height=20 + 34 * len(rows), x=self.metric, y="")
+        estimates = {arm: estimate(result.metric(arm, self.metric)) for arm in result.arms}
+        rows = [arm for arm in result.arms if estimates[arm].mean is not None]
+        words = WORDS.get(self.metric, self.metric.replace("_", " "))
+        figure = panels([""] if rows else [], {}, height=20 + 34 * len(rows), x=words, y="")
         for arm in rows:
-            figure.add_scatter(x=values[arm], y=[safe(arm)] * len(values[arm]), **dots(0, arm, colours[arm]))
-            mean = {"symbol": "line-ns", "size": 18, "line": {"width": 2.5, "color": colours[arm]}}
-            upright = dots(0, arm, colours[arm]) | {"marker": mean, "hovertemplate": "mean %{x:.4g}"}
-            figure.add_scatter(x=[fmean(values[arm])], y=[safe(arm)], **upright)
+            mean, half, seeds = estimates[arm]
+            values = [value for value in seeds if value is not None]
+            figure.add_scatter(x=values, y=[safe(arm)] * len(values), **dots(0, arm, colours[arm]))
+            mark = {"symbol": "line-ns", "size": 18, "line": {"width": 2.5, "color": colours[arm]}}
+            upright = dots(0, arm, colours[arm]) | {"marker": mark, "hovertemplate": "mean %{x:.4g}"}
+            width = {
+                "type": "data",
+                "array": [half or 0.0],
+                "color": colours[arm],
+                "thickness": 2,
+                "width": 0,
+            }
+            figure.add_scatter(x=[mean], y=[safe(arm)], error_x=width, **upright)
         if rows:
             figure.update_layout({axis("yaxis", 0): rows_axis(rows)})
+            figure.update_layout(
+                {axis("xaxis", 0): {"tickformat": "~%" if is_fraction(self.metric) else "~g"}}
+            )
         return figure
