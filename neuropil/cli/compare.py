@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from neuropil.bench.study import Scale, Study
 
 
+NAME = "compare"  # what a comparison is called where a study has its id
+
+
 class Contender(NamedTuple):
     """A name to compare, and the arm of the study that runs it."""
 
@@ -53,9 +56,9 @@ def command(
     with json_answer(as_json) as answer:
         contenders = resolve(dict.fromkeys(names))
         studies = list({contender.study.id: contender.study for contender in contenders}.values())
-        chosen = chosen or tuple(range(max(study.seeds for study in studies)))
+        chosen = chosen or tuple(range(1 if scale == "smoke" else max(study.seeds for study in studies)))
         with (
-            run_directory(out, f"compare-{scale}") as directory,
+            run_directory(out, f"{NAME}-{scale}") as directory,
             resumable("the same command goes on from there"),
         ):
             results = []
@@ -119,10 +122,10 @@ def together(studies: Sequence[Study], results: Sequence[Result]) -> tuple[Study
     arms = {arm: config for study in reversed(studies) for arm, config in study.arms.items()}
     names = " and ".join(study.id for study in studies)
     summary = f"Arms of {names} on the same seeds and the same stream."
-    study = dataclasses.replace(studies[0], arms=arms, notes="", published={}, summary=summary)
+    study = dataclasses.replace(studies[0], id=NAME, arms=arms, notes="", published={}, summary=summary)
     result = dataclasses.replace(
         results[0],
-        id="compare",
+        id=NAME,
         arms=tuple(arm for result in results for arm in result.arms),
         trials=tuple(trial for result in results for trial in result.trials),
         judgements=(),

@@ -18,9 +18,8 @@ import click
 
 from neuropil import __version__
 from neuropil.cli.output import one_line
+from neuropil.cli.session import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, Terminated
 from neuropil.errors import CheckpointError, NeuropilError, NonFiniteError, UnknownNameError, nearest
-
-FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 COMMANDS: Mapping[str, str] = {  # command: its module, which names it `command`
     "list": "listing",
@@ -34,10 +33,6 @@ COMMANDS: Mapping[str, str] = {  # command: its module, which names it `command`
     "data": "data",
     "doctor": "doctor",
 }
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. What cleans up after Ctrl-C cleans up after it too."""
 
 
 class Lazy(click.Group):

@@ -8,15 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click import Context, Parameter
 
-from neuropil.errors import ConfigError, UnknownNameError, nearest
-
-if TYPE_CHECKING:
-    from neuropil.bench.study import Study
+from neuropil.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,7 +44,10 @@ class Names(click.ParamType[tuple[str, ...]]):
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> tuple[str, ...]:
         """The names in the order given."""
-        return tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
+        names = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
+        if not names:
+            self.fail(f"expected names such as a,b, got {value!r}", param, ctx)
+        return names
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, nothing else.")
@@ -115,18 +115,6 @@ def settings_of(pairs: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--set expects field=value, got {pair!r}")
         settings[name.strip()] = value
     return settings
-
-
-def arms_of(study: Study, arms: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The arms asked for, in the study's order; None for all."""
-    if arms is None:
-        return None
-    if not arms:
-        raise ConfigError(f"--arms expects names, got none{nearest('', study.arms)}")
-    for arm in arms:
-        if arm not in study.arms:
-            raise UnknownNameError(f"{study.id}: unknown arm {arm!r}{nearest(arm, study.arms)}")
-    return tuple(arm for arm in study.arms if arm in arms)
 
 
 @contextlib.contextmanager

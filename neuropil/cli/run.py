@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuropil.cli.options import arms_of, arms_option, run_directory, run_options, seeds_of, settings_of
+from neuropil.cli.options import arms_option, run_directory, run_options, seeds_of, settings_of
 from neuropil.cli.output import json_answer
 from neuropil.cli.session import finish, live, resumable
 
@@ -39,17 +39,16 @@ def command(
     chosen, overrides = seeds_of(seeds, n_seeds), settings_of(settings)
     with json_answer(as_json) as answer:
         study = catalogue.load_study(system)
-        chosen_arms = arms_of(study, arms)
         with (
             run_directory(out, f"{study.id}-{scale}") as directory,
             resumable(f"go on with: neuropil resume {directory}"),
         ):
-            with live(chosen_arms or tuple(study.arms)) as listener:
+            with live(arms or study.arms) as listener:
                 result = runner.run(
                     study,
                     scale=scale,
                     seeds=chosen,
-                    arms=chosen_arms,
+                    arms=arms,
                     overrides=overrides,
                     jobs=jobs,
                     out=directory,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuropil.cli.options import RUN_FILE
 from neuropil.cli.output import one_line, say
 from neuropil.errors import MissingExtraError
 
@@ -16,32 +17,42 @@ if TYPE_CHECKING:
     from neuropil.bench.study import Study
 
 REPORT_FILE = "report.html"
+FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. What cleans up after Ctrl-C cleans up after it too."""
 
 
 @contextlib.contextmanager
 def resumable(hint: str) -> Iterator[None]:
     """Let an interruption say how to go on."""
+    said = f"finished trials are kept; {hint}"
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise type(stop)(f"finished trials are kept; {hint}") from None
+        raise type(stop)(said) from None
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        raise Terminated(said) from None
 
 
 @contextlib.contextmanager
-def live(arms: Sequence[str]) -> Iterator[Listener]:
+def live(arms: Iterable[str]) -> Iterator[Listener]:
     """Progress of a run on stderr, fed by its events."""
     from rich.console import Console
 
     from neuropil.bench.report.terminal import LiveProgress
 
-    with LiveProgress(arms, Console(stderr=True)) as progress:
+    with LiveProgress(tuple(arms), Console(stderr=True)) as progress:
         yield progress
 
 
 def finish(study: Study, result: Result, directory: Path, answer: Callable[[Any], None] | None) -> int:
-    """Write the report (and the evidence, where the run is one), tell the outcome, give the exit code."""
+    """Write the report, tell the outcome and where it is kept, give the exit code."""
     report = write_report(study, result, directory / REPORT_FILE)
-    evidence = keep_evidence(study, result)
+    evidence = evidence_of(study, result, directory)
     if answer is not None:
         answer(document(result, report))
     else:
@@ -56,7 +67,7 @@ def finish(study: Study, result: Result, directory: Path, answer: Callable[[Any]
         first = result.failures[0]
         count = f"{len(result.failures)} of {len(result.arms) * len(result.seeds)} trials failed"
         say(f"neuropil: {count}, first {first.arm} seed {first.seed}: {one_line(first.message)}")
-    return 1 if result.failures else 0
+    return FAILED if result.failures else 0
 
 
 def write_report(study: Study, result: Result, path: Path) -> Path | None:
@@ -70,18 +81,14 @@ def write_report(study: Study, result: Result, path: Path) -> Path | None:
         return None
 
 
-def keep_evidence(study: Study, result: Result) -> Path | None:
-    """Write the evidence of a run that is one: laptop scale, all arms, the study's seeds and settings."""
-    from neuropil.bench.evidence import write_evidence
+def evidence_of(study: Study, result: Result, directory: Path) -> Path | None:
+    """The evidence that a run has become, if it has."""
+    from neuropil.bench.evidence import evidence_file, is_evidence
 
-    whole = set(result.arms) == set(study.arms) and result.seeds == tuple(range(study.seeds))
-    if result.scale != "laptop" or not whole or result.overrides or result.failures:
-        return None
-    try:
-        return write_evidence(result)
-    except OSError as error:
-        say(f"no evidence kept: {error}")
-        return None
+    path, run = evidence_file(study.id), directory / RUN_FILE
+    if is_evidence(study, result) and path.is_file() and path.stat().st_mtime_ns >= run.stat().st_mtime_ns:
+        return path
+    return None
 
 
 def document(result: Result, report: Path | None) -> dict[str, Any]:

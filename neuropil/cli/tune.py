@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from neuropil.cli.options import arms_of, arms_option, jobs_option, json_option
+from neuropil.cli.options import arms_option, jobs_option, json_option
 from neuropil.cli.output import json_answer, table
 from neuropil.cli.session import live, resumable
 
@@ -24,9 +24,8 @@ def command(system: str, arms: tuple[str, ...] | None, jobs: int | None, as_json
 
     with json_answer(as_json) as answer, resumable(f"go on with: neuropil tune {system}"):
         study = catalogue.load_study(system)
-        chosen = arms_of(study, arms)
-        with live(chosen or tuple(study.arms)) as listener:
-            outcome = tune(study, arms=chosen, jobs=jobs, on_event=listener)
+        with live(arms or study.arms) as listener:
+            outcome = tune(study, arms=arms, jobs=jobs, on_event=listener)
         if answer is not None:
             answer(outcome)
             return

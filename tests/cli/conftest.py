@@ -1,4 +1,4 @@
-"""A small bench for the command line: two studies whose trials are sums, and a way to call the command."""
+"""A small bench for the command line, and a way to call the command."""
 
 from __future__ import annotations
 
@@ -11,54 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from neuropil.bench import catalogue, fields, runner, store
-from neuropil.bench.catalogue import Entry
-from neuropil.bench.claim import exceeds
+from neuropil.bench import fields, runner, store
 from neuropil.bench.result import Failure, Judgement, Result, TrialRecord
-from neuropil.bench.study import Config, Outcome, Study, Trial, setting
+from neuropil.bench.study import Study, Trial
 from neuropil.cli.main import main
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings(Config):
-    """Settings of every arm."""
-
-    lr: float = setting(0.1, "learning rate", low=0.0, high=1.0)
-    stream: str = setting("permuted", "what is learned", choices=("permuted", "split"))
-    tasks: int = setting(3, "tasks in the stream", low=1, high=100)
-
-
-LEVEL = {"alpha": 0.9, "finetune": 0.5, "beta": 0.8, "slow": 0.7}
-
-
-def trial(cell: Trial) -> Outcome:
-    """Accuracy that depends on arm and seed alone; `bwt` is undefined for one task."""
-    if cell.config.lr == 0.75:
-        raise FloatingPointError("loss is not finite\nat step 3")
-    bwt = None if cell.config.tasks == 1 else -0.01 * cell.config.tasks
-    return Outcome({"acc": LEVEL[cell.arm] + 0.01 * (cell.seed % 3), "bwt": bwt}, {"seconds": 0.25})
-
-
-def study(name: str, *arms: str) -> Study:
-    """A study whose claim is that its first arm beats its second."""
-    claim = exceeds(f"{arms[0]}.acc", f"{arms[1]}.acc", by=0.05, text=f"{arms[0]} is better", primary=True)
-    return Study(
-        id=name,
-        summary=f"{name} learns.",
-        citation="@article{none}",
-        arms={arm: Settings() for arm in arms},
-        trial=trial,
-        claims=(claim,),
-        seeds=3,
-    )
-
-
-STUDIES = {"alpha": study("alpha", "alpha", "finetune"), "beta": study("beta", "beta", "slow")}
-ENTRIES = (
-    Entry("alpha", "continual", "Alpha: a first system", 2024),
-    Entry("beta", "spiking", "Beta: a second system", 2023),
-    Entry("gamma", "spiking", "Gamma: not built", 2022),
-)
+from neuropil.errors import NonFiniteError, UnknownNameError
+from tests.cli.studies import install
 
 
 class Answer(NamedTuple):
@@ -98,25 +56,11 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Puts the two studies in place of the real ones, results and cache in a fresh place; gives that place."""
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for name in STUDIES:
-        (studies / f"{name}.py").write_text(f'"""{name}."""\n')
-    results = tmp_path / "results"
-    results.mkdir()
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setenv("NEUROPIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(catalogue, "entries", lambda: ENTRIES)
-    monkeypatch.setattr(catalogue, "leagues", tuple)
-    monkeypatch.setattr(catalogue, "results_directory", lambda: results)
-    monkeypatch.setattr(catalogue, "study_path", lambda name: studies / f"{catalogue.find(name).id}.py")
-    real = catalogue.load_study
-    monkeypatch.setattr(
-        catalogue, "load_study", lambda name: STUDIES[name] if name in STUDIES else real(name)
-    )
-    assert store.cache_directory() == tmp_path / "cache"
+    install(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -127,14 +71,16 @@ def runs(bench: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def run(study: Study, **what: Any) -> Result:
         asked.append({"study": study.id, **what})
-        arms = tuple(what["arms"] or study.arms)
+        if unknown := set(what["arms"] or ()) - set(study.arms):
+            raise UnknownNameError(f"unknown arm {unknown.pop()!r}")
+        arms = tuple(arm for arm in study.arms if arm in (what["arms"] or study.arms))
         seeds = tuple(range(study.seeds)) if what["seeds"] is None else what["seeds"]
         configs = fields.override_arms(study.arms, what["overrides"])
         trials, failures = [], []
         for arm, seed in itertools.product(arms, seeds):
             try:
                 outcome = study.trial(Trial(arm, configs[arm], seed, what["scale"]))
-            except FloatingPointError as error:
+            except NonFiniteError as error:
                 failures.append(Failure(arm, seed, str(error)))
             else:
                 trials.append(TrialRecord(arm, seed, "key", {}, outcome.metrics, outcome.cost))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from neuropil.bench import catalogue, evidence, runner
+from neuropil.bench import evidence, runner
 from neuropil.bench.evidence import Row
 from neuropil.cli import doctor, session
 from neuropil.cli.compare import resolve
@@ -19,21 +19,14 @@ from tests.cli.conftest import Answer, Call
 
 
 @pytest.fixture(autouse=True)
-def light(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Reports and evidence are written by others: here they are empty files; gives those of evidence."""
-    kept: list[Path] = []
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are drawn and tested elsewhere: here a page is the id of its result."""
 
     def write_report(study: Any, result: Any, path: Path) -> Path:
         path.write_text(result.id)
         return path
 
-    def write_evidence(result: Any) -> Path:
-        kept.append(catalogue.results_directory() / f"{result.id}.json")
-        return kept[-1]
-
     monkeypatch.setattr("neuropil.bench.report.write_report", write_report)
-    monkeypatch.setattr(evidence, "write_evidence", write_evidence)
-    return kept
 
 
 class TestList:
@@ -110,7 +103,7 @@ class TestRun:
         )
         assert call("run", "alpha", *words.split()).code == 0
         (asked,) = runs
-        assert asked["arms"] == ("alpha", "finetune")
+        assert asked["arms"] == ("finetune", "alpha")
         assert asked["seeds"] == (4, 2)
         assert asked["overrides"] == {"lr": "0.5", "tasks": "2"}
         assert (asked["scale"], asked["jobs"], asked["out"]) == ("smoke", 3, Path("here"))
@@ -128,33 +121,6 @@ class TestRun:
         answer = call("run", "alpha")
         assert "alpha is better" in answer.out
         assert answer.lines[-1].startswith("report    runs/alpha-laptop-")
-
-    @pytest.mark.parametrize(
-        ("words", "is_evidence"),
-        [
-            ([], True),
-            (["--arms", "finetune,alpha"], True),
-            (["--n-seeds", "3"], True),
-            (["--n-seeds", "2"], False),
-            (["--seeds", "0,2,1"], False),
-            (["--arms", "alpha"], False),
-            (["--set", "lr=0.2"], False),
-            (["--set", "lr=0.75"], False),
-            (["--scale", "smoke"], False),
-            (["--scale", "paper"], False),
-        ],
-    )
-    def test_keeps_evidence_of_whole_laptop_runs_only(
-        self,
-        runs: list[dict[str, Any]],
-        call: Call,
-        light: list[Path],
-        words: list[str],
-        is_evidence: bool,
-    ) -> None:
-        answer = call("run", "alpha", *words)
-        assert bool(light) == is_evidence
-        assert ("evidence  " in answer.err) == is_evidence
 
     def test_tells_failed_trials_in_one_line_and_leaves_with_1(
         self, runs: list[dict[str, Any]], call: Call

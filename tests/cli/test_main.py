@@ -14,7 +14,8 @@ from click.exceptions import Exit
 
 from neuropil import __version__, errors
 from neuropil.cli import main as entry
-from neuropil.cli.main import COMMANDS, Terminated, verdict
+from neuropil.cli.main import COMMANDS, verdict
+from neuropil.cli.session import Terminated
 from neuropil.errors import NeuropilError, UnknownNameError
 from tests.cli.conftest import Call
 
@@ -62,9 +63,12 @@ def test_help_names_every_command(call: Call) -> None:
         (["show", "alhpa"], "unknown id 'alhpa'; did you mean 'alpha'?"),
         (["run", "alhpa"], "unknown id 'alhpa'; did you mean 'alpha'?"),
         (["run", "gamma"], "gamma: planned, not built yet"),
-        (["tune", "alpha", "--arms", "alhpa"], "alpha: unknown arm 'alhpa'; did you mean 'alpha'?"),
-        (["run", "alpha", "--arms", "finetun"], "alpha: unknown arm 'finetun'; did you mean 'finetune'?"),
-        (["run", "alpha", "--arms", ","], "--arms expects names"),
+        (["tune", "alpha", "--arms", "alhpa"], "study alpha: unknown arm 'alhpa'; did you mean 'alpha'?"),
+        (
+            ["run", "alpha", "--arms", "finetun"],
+            "study alpha: unknown arm 'finetun'; did you mean 'finetune'?",
+        ),
+        (["run", "alpha", "--arms", ","], "expected names such as a,b, got ','"),
         (["run", "alpha", "--scale", "laptob"], "'laptob' is not one of 'smoke', 'laptop', 'paper'"),
         (["run", "alpha", "--seeds", "0,x"], "expected whole numbers such as 0,1,2, got '0,x'"),
         (["run", "alpha", "--seeds", "1,1"], "each seed counts once, got '1,1'"),
@@ -90,7 +94,7 @@ def test_bad_input_is_one_line_and_exit_2(bench: Path, call: Call, words: list[s
     assert len(answer.lines) == 1
     assert answer.lines[0].startswith("neuropil: ")
     assert said in answer.lines[0]
-    assert not any((bench / "work").rglob("*/*"))  # no run directory was made
+    assert not any((bench / "work").rglob("runs/*"))  # no run directory was left
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
