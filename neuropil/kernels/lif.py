@@ -21,6 +21,7 @@ from torch import Tensor
 
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
 from neuropil.kernels.compiled import serves
+from neuropil.kernels.lanes import check_per_neuron, period
 from neuropil.kernels.lif_op import lif
 from neuropil.kernels.surrogate_compiled import KINDS
 
@@ -46,8 +47,8 @@ class SpikeFunction(Protocol):
 
 
 def lif_scan(
-    x: Float[Tensor, "time batch *features"],
-    membrane: Float[Tensor, batch * features],
+    x: Float[Tensor, "time batch ..."],
+    membrane: Float[Tensor, "batch ..."],
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
@@ -56,7 +57,7 @@ def lif_scan(
     detach_reset: bool = True,
     temporal_gradient: bool = True,
     memory: Memory = "save",
-) -> tuple[Float[Tensor, "time batch *features"], Float[Tensor, batch * features]]:
+) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """Spikes of every step and the membrane after the last reset; see the module for the equations.
 
     `decay` and `threshold` broadcast over `features`. `memory="save"` keeps one membrane per step for the
@@ -86,9 +87,9 @@ def lif_scan(
 
 
 def lif_scan_static(
-    x: Float[Tensor, batch * features],
+    x: Float[Tensor, "batch ..."],
     time_steps: int,
-    membrane: Float[Tensor, batch * features],
+    membrane: Float[Tensor, "batch ..."],
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
@@ -97,7 +98,7 @@ def lif_scan_static(
     detach_reset: bool = True,
     temporal_gradient: bool = True,
     memory: Memory = "save",
-) -> tuple[Float[Tensor, "time batch *features"], Float[Tensor, batch * features]]:
+) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """`lif_scan` of an input that stays the same for `time_steps` steps, which is read and summed once.
 
     >>> import torch
@@ -125,8 +126,8 @@ def lif_scan_static(
 
 
 def lif_scan_reference(
-    x: Float[Tensor, "time batch *features"],
-    membrane: Float[Tensor, batch * features],
+    x: Float[Tensor, "time batch ..."],
+    membrane: Float[Tensor, "batch ..."],
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
@@ -134,7 +135,7 @@ def lif_scan_reference(
     reset: Reset = "subtract",
     detach_reset: bool = True,
     temporal_gradient: bool = True,
-) -> tuple[Float[Tensor, "time batch *features"], Float[Tensor, batch * features]]:
+) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """`lif_scan` as the equations read, in plain torch: the definition that the kernel is held against.
 
     >>> import torch
@@ -190,8 +191,8 @@ def _scan(
     spikes, final, _ = lif(
         x.reshape(x.shape[0], lanes),
         membrane.reshape(lanes),
-        _period(decay, x.shape[2:]),
-        _period(threshold, x.shape[2:]),
+        period(decay, x.shape[2:]),
+        period(threshold, x.shape[2:]),
         time_steps,
         learns and memory == "save",
         name,
@@ -209,13 +210,6 @@ def fused_name(surrogate: SpikeFunction) -> str | None:
     return name if name in KINDS else None
 
 
-def _period(parameter: Tensor, features: torch.Size) -> Tensor:
-    """One number, or one per feature, as a vector that repeats from sample to sample."""
-    if parameter.numel() == 1:
-        return parameter.reshape(1)
-    return parameter.expand(features).reshape(-1)
-
-
 def _check(x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset: str, memory: str) -> None:
     """Refuse arguments that do not fit together."""
     for name, value, choices in (("reset", reset, get_args(Reset)), ("memory", memory, get_args(Memory))):
@@ -230,13 +224,5 @@ def _check(x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset:
             f"lif_scan: membrane is {membrane.dtype} of shape {list(membrane.shape)}, "
             f"x needs {x.dtype} of shape {list(x.shape[1:])}"
         )
-    features = x.shape[2:]
-    for name, parameter in (("decay", decay), ("threshold", threshold)):
-        fits = parameter.dim() <= len(features) and all(
-            mine in (1, theirs) for mine, theirs in zip(parameter.shape[::-1], features[::-1], strict=False)
-        )
-        if not fits:
-            raise ShapeError(
-                f"lif_scan: {name} has shape {list(parameter.shape)}, expected one number or a shape that "
-                f"broadcasts to the features {list(features)}"
-            )
+    check_per_neuron("lif_scan", "decay", decay, x.shape[2:])
+    check_per_neuron("lif_scan", "threshold", threshold, x.shape[2:])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
+from neuropil.kernels.lanes import repeat_row
 from neuropil.kernels.surrogate_compiled import derivative_row
 
 Array = Any  # numpy arrays, as Numba sees them
@@ -21,20 +22,7 @@ HISTORY = 65_536  # elements of a tile's recomputed membranes, to stay in the se
 
 
 @kernel_part
-def repeat_row(values: Array, first: int, row: Array) -> None:
-    """`row[j] = values[(first + j) % len(values)]`, without a division per lane."""
-    k = first % len(values)
-    for j in range(len(row)):
-        row[j] = values[k]
-        k += 1
-        if k == len(values):
-            k = 0
-
-
-@kernel_part
-def step_row(
-    x: Array, decay: Array, threshold: Array, drop: Array, zero: bool, v: Array, u: Array, s: Array
-) -> None:
+def step_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: Array, s: Array) -> None:
     """One time step of a tile: `v` is replaced, membranes before the reset go to `u`, spikes to `s`."""
     none, one = x.dtype.type(0), x.dtype.type(1)
     if zero:
@@ -48,7 +36,7 @@ def step_row(
             before = decay[j] * v[j] + x[j]
             spike = one if before - threshold[j] >= none else none
             u[j], s[j] = before, spike
-            v[j] = before - drop[j] * spike
+            v[j] = before - threshold[j] * spike
 
 
 @kernel
@@ -59,29 +47,24 @@ def lif_forward(
     membrane: Array,
     decay: Array,
     threshold: Array,
-    drop: Array,
     zero: bool,
     spikes: Array,
     final: Array,
     saved: Array,
 ) -> None:
-    """Scan lanes `start` to `stop`. `x` has one row per step or a single one; `saved` may have no rows.
-
-    A spike takes `drop` off the membrane, or all of it when `zero`.
-    """
-    local = np.empty((5, TILE), x.dtype)
+    """Scan lanes `start` to `stop`. `x` has one row per step or a single one; `saved` may have no rows."""
+    local = np.empty((4, TILE), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
-        d, h, p, v = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
+        d, h, v, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
         repeat_row(decay, first, d)
         repeat_row(threshold, first, h)
-        repeat_row(drop, first, p)
         v[:] = membrane[first:last]
         for t in range(len(spikes)):
             now = x[t if len(x) > 1 else 0, first:last]
-            u = saved[t, first:last] if len(saved) > 0 else local[4, :width]
-            step_row(now, d, h, p, zero, v, u, spikes[t, first:last])
+            u = saved[t, first:last] if len(saved) > 0 else spare
+            step_row(now, d, h, zero, v, u, spikes[t, first:last])
         final[first:last] = v
 
 
@@ -181,7 +164,7 @@ def lif_backward(
             g_v[:] = membrane[first:last]
             for t in range(steps):
                 now = source[t if len(source) > 1 else 0, first:last]
-                step_row(now, d, h, h, zero, g_v, history[t, :width], spare)
+                step_row(now, d, h, zero, g_v, history[t, :width], spare)
         g_v[:] = g_final[first:last]
         summed = len(g_x) == 1
         if summed:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
+from neuropil.kernels.lanes import array, sum_lanes
 from neuropil.kernels.lif_compiled import lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
@@ -41,16 +42,14 @@ def lif(
     lanes = x.shape[1]
     spikes, final = x.new_empty(steps, lanes), torch.empty_like(membrane)
     saved = x.new_empty(steps if save else 0, lanes)
-    threshold_array = _array(threshold)
     run_over(
         lif_forward,
         lanes,
         spikes.numel(),
         _rows(x),
-        _array(membrane),
-        _array(decay),
-        threshold_array,
-        threshold_array,
+        array(membrane),
+        array(decay),
+        array(threshold),
         zero,
         spikes.numpy(),
         final.numpy(),
@@ -101,13 +100,13 @@ def lif_backward_op(
         lif_backward,
         lanes,
         g_spikes.numel(),
-        _rows(source) if recompute else _array(source),
+        _rows(source) if recompute else array(source),
         recompute,
-        _array(membrane),
-        _array(decay),
-        _array(threshold),
-        _array(g_spikes),
-        _array(g_final),
+        array(membrane),
+        array(decay),
+        array(threshold),
+        array(g_spikes),
+        array(g_final),
         KINDS[surrogate],
         g_x_array.dtype.type(scale),
         zero,
@@ -118,7 +117,12 @@ def lif_backward_op(
         g_decay.numpy(),
         g_threshold.numpy(),
     )
-    return g_x, g_membrane, _fold(g_decay, decay, wants_decay), _fold(g_threshold, threshold, wants_threshold)
+    return (
+        g_x,
+        g_membrane,
+        sum_lanes(g_decay, decay, wants_decay),
+        sum_lanes(g_threshold, threshold, wants_threshold),
+    )
 
 
 @lif_backward_op.register_fake
@@ -177,17 +181,6 @@ def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tens
 lif.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().contiguous().numpy()
-
-
 def _rows(x: Tensor) -> Any:
     """`x` as an array, one row of it where all rows are the same memory."""
-    return _array(x[:1] if x.stride(0) == 0 else x)
-
-
-def _fold(per_lane: Tensor, parameter: Tensor, wanted: bool) -> Tensor:
-    """Sum what each lane contributed to the parameter that it shares."""
-    if per_lane.numel() == 0:
-        return torch.zeros_like(parameter) if wanted else per_lane
-    return per_lane.view(-1, parameter.shape[0]).sum(0)
+    return array(x[:1] if x.stride(0) == 0 else x)

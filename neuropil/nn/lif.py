@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-import torch
 from torch import Tensor, nn
 
-from neuropil.errors import ConfigError, NonFiniteError, ShapeError, nearest
+from neuropil.errors import ConfigError, nearest
 from neuropil.kernels.lif import Memory, Reset, lif_scan, lif_scan_static
-from neuropil.nn.stateful import Stateful
+from neuropil.nn.integrator import Leaky, check_finite, check_input, describe, per_neuron
 from neuropil.nn.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class LIFState(NamedTuple):
     membrane: Tensor  # [batch, ...features], after the reset
 
 
-class LIF(Stateful):
+class LIF(Leaky):
     """Leaky integrate-and-fire neurons: `u = decay * v + x`, a spike where `u >= threshold`, then a reset.
 
     `reset="subtract"` leaves `v = u - threshold * spike`, `"zero"` leaves `v = u * (1 - spike)`. Time is in
@@ -70,7 +69,7 @@ class LIF(Stateful):
         temporal_gradient: bool = True,
         memory: Memory = "save",
     ) -> None:
-        super().__init__()
+        super().__init__(decay, learn_decay=learn_decay, features=features)
         name = type(self).__name__
         for field, value, choices in (
             ("reset", reset, get_args(Reset)),
@@ -78,37 +77,23 @@ class LIF(Stateful):
         ):
             if value not in choices:
                 raise ConfigError(f"{name}.{field}: got {value!r}{nearest(str(value), choices)}")
-        decays = _per_neuron(name, "decay", decay, features)
-        thresholds = _per_neuron(name, "threshold", threshold, features)
-        if not ((decays > 0) & (decays < 1 if learn_decay else decays <= 1)).all():
-            kind, interval = ("a learned ", "(0, 1)") if learn_decay else ("a ", "(0, 1]")
-            raise ConfigError(f"{name}.decay: got {decay}, expected {kind}decay in {interval}")
+        thresholds = per_neuron(name, "threshold", threshold, features)
         if not ((thresholds > 0) & thresholds.isfinite()).all():
             raise ConfigError(f"{name}.threshold: got {threshold}, expected a finite number > 0")
         self.surrogate, self.reset, self.memory = surrogate, reset, memory
         self.detach_reset, self.temporal_gradient = detach_reset, temporal_gradient
-        self.decay_logit = nn.Parameter(torch.logit(decays)) if learn_decay else None
-        self.register_buffer("fixed_decay", None if learn_decay else decays)
         if learn_threshold:
             self.threshold = nn.Parameter(thresholds)
         else:
             self.register_buffer("threshold", thresholds)
-
-    @property
-    def decay(self) -> Tensor:
-        """Share of the membrane kept from one step to the next, in (0, 1]."""
-        if self.decay_logit is not None:
-            return torch.sigmoid(self.decay_logit)
-        fixed: Tensor = self.fixed_decay  # type: ignore[assignment]
-        return fixed
 
     def initial_state(self, x: Tensor) -> LIFState:
         """A membrane of zeros for `x` of shape `[time, batch, ...features]`."""
         return LIFState(x.new_zeros(x.shape[1:]))
 
     def forward(
-        self, x: Float[Tensor, "time batch *features"], state: LIFState | None = None
-    ) -> tuple[Float[Tensor, "time batch *features"], LIFState]:
+        self, x: Float[Tensor, "time batch ..."], state: LIFState | None = None
+    ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
         state = self._start(x, state)
         spikes, membrane = lif_scan(
@@ -125,8 +110,8 @@ class LIF(Stateful):
         return spikes, self._finish(membrane)
 
     def forward_static(
-        self, x: Float[Tensor, batch * features], time_steps: int, state: LIFState | None = None
-    ) -> tuple[Float[Tensor, "time batch *features"], LIFState]:
+        self, x: Float[Tensor, "batch ..."], time_steps: int, state: LIFState | None = None
+    ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """`forward` of an input held for `time_steps` steps: the same numbers, `x` read once, not copied."""
         state = self._start(x.unsqueeze(0), state)
         spikes, membrane = lif_scan_static(
@@ -144,31 +129,19 @@ class LIF(Stateful):
         return spikes, self._finish(membrane)
 
     def _start(self, x: Tensor, state: LIFState | None) -> LIFState:
-        if x.dim() < 2 or not x.is_floating_point():
-            raise ShapeError(
-                f"{type(self).__name__}: input is {x.dtype} of shape {list(x.shape)}, "
-                f"expected floats [time, batch, ...features]"
-            )
+        check_input(self, x)
         if state is None:
             return self.initial_state(x)
         self.check_state(state, x)
         return state
 
     def _finish(self, membrane: Tensor) -> LIFState:
-        # NaN and infinity never leave a membrane, so its last value answers for the whole sequence. On other
-        # devices the answer would have to be waited for, and a compiled graph cannot branch on it.
-        answers = membrane.device.type == "cpu" and not torch.compiler.is_compiling()
-        if answers and not membrane.detach().isfinite().all():
-            raise NonFiniteError(f"{type(self).__name__}: membrane is NaN or infinite; look at the input")
+        check_finite(self, membrane)
         return LIFState(membrane)
 
     def extra_repr(self) -> str:
         """Settings that differ between neurons, for `repr`."""
-        values = (("decay", self.decay), ("threshold", self.threshold))
-        shown = [
-            f"{name}={value.item():.4g}" if value.numel() == 1 else f"{name}={list(value.shape)}"
-            for name, value in values
-        ]
+        shown = (describe("decay", self.decay), describe("threshold", self.threshold))
         return ", ".join([*shown, f"surrogate={self.surrogate}", f"reset={self.reset!r}"])
 
 
@@ -207,20 +180,3 @@ class IF(LIF):
             temporal_gradient=temporal_gradient,
             memory=memory,
         )
-
-
-def _per_neuron(
-    owner: str, field: str, value: float | Tensor, features: Sequence[int] | int | None
-) -> Tensor:
-    """`value` as a float tensor, one number per neuron where `features` is given."""
-    tensor = torch.as_tensor(value).detach().clone()
-    tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
-    if features is None:
-        return tensor
-    shape = (features,) if isinstance(features, int) else tuple(features)
-    try:
-        return tensor.expand(shape).clone()
-    except RuntimeError:
-        raise ConfigError(
-            f"{owner}.{field}: got shape {list(tensor.shape)}, expected one number or features {list(shape)}"
-        ) from None

@@ -1,0 +1,76 @@
+"""Lanes: one neuron of one sample each, the axis along which scans over time are independent.
+
+A scan sees its input as `[time, lanes]`; parameters of neurons are vectors that repeat from sample to sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuropil.errors import ShapeError
+from neuropil.kernels.compiled import kernel_part
+
+
+def check_per_neuron(caller: str, name: str, parameter: Tensor, features: Sequence[int]) -> None:
+    """Raise ShapeError unless `parameter` is one number or broadcasts to `features`.
+
+    >>> import torch
+    >>> check_per_neuron("lif_scan", "decay", torch.ones(8, 1, 1), (8, 4, 4))
+    """
+    fits = parameter.dim() <= len(features) and all(
+        mine in (1, theirs) for mine, theirs in zip(parameter.shape[::-1], features[::-1], strict=False)
+    )
+    if not fits and parameter.numel() != 1:
+        raise ShapeError(
+            f"{caller}: {name} has shape {list(parameter.shape)}, expected one number or a shape that "
+            f"broadcasts to the features {list(features)}"
+        )
+
+
+def period(parameter: Tensor, features: Sequence[int]) -> Tensor:
+    """One number, or one per feature, as a vector.
+
+    >>> import torch
+    >>> period(torch.tensor([[1.0], [2.0]]), (2, 3)).tolist()
+    [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+    """
+    if parameter.numel() == 1:
+        return parameter.reshape(1)
+    return parameter.expand(tuple(features)).reshape(-1)
+
+
+def sum_lanes(per_lane: Tensor, parameter: Tensor, wanted: bool) -> Tensor:
+    """Sum what each lane contributed to the vector `parameter` that it shares; empty unless `wanted`.
+
+    >>> import torch
+    >>> sum_lanes(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.ones(2), wanted=True).tolist()
+    [4.0, 6.0]
+    """
+    if per_lane.numel() == 0:
+        return torch.zeros_like(parameter) if wanted else per_lane
+    return per_lane.view(-1, parameter.shape[0]).sum(0)
+
+
+def array(tensor: Tensor) -> Any:
+    """The tensor's numbers as a contiguous numpy array, copied only where they are not contiguous.
+
+    >>> import torch
+    >>> array(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    return tensor.detach().contiguous().numpy()
+
+
+@kernel_part
+def repeat_row(values: Any, first: int, row: Any) -> None:
+    """`row[j] = values[(first + j) % len(values)]`, without a division per lane."""
+    k = first % len(values)
+    for j in range(len(row)):
+        row[j] = values[k]
+        k += 1
+        if k == len(values):
+            k = 0
