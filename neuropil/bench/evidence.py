@@ -1,7 +1,8 @@
 """Evidence: what a laptop-scale run showed, kept beside the package, and whether it still stands.
 
-Evidence is *stale* when the code of its study or mechanism changed, *unverified* when only code that it shares with
-others did; `replay` reruns one seed of each arm and stamps it anew when every metric is equal.
+Evidence is *stale* when the code of its study or mechanism changed or its arms were tuned anew, *unverified* when only
+code that it shares with others changed; `replay` reruns one seed of each arm and stamps it anew when every metric is
+equal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from neuropil.bench.result import SCHEMA, Result, TrialRecord
 from neuropil.bench.store import read_json, result_from, write_text
 from neuropil.bench.study import Study
 from neuropil.bench.trials import compute_trials, jobs_of
-from neuropil.bench.tune import tuned_configs
+from neuropil.bench.tune import read_tuning, tuned_configs
 from neuropil.errors import CheckpointError, ConfigError
 
 State = Literal["fresh", "stale", "unverified", "missing"]
@@ -52,6 +53,7 @@ def is_evidence(study: Study, result: Result) -> bool:
         and not result.overrides
         and not result.failures
         and any(entry.id == study.id for entry in (*catalogue.entries(), *catalogue.leagues()))
+        and catalogue.study_path(study.id).is_file()
     )
 
 
@@ -71,6 +73,7 @@ def write_evidence(result: Result) -> Path:
         "seconds": round(result.seconds, 2),
         "written": datetime.now(UTC).strftime("%Y-%m-%d"),
         "files": result.provenance["files"],
+        "choices": result.tuning.get("choices", {}),
     }
     path = evidence_file(result.id)
     write_text(path, _text(summary, result, _fitting(result)))
@@ -142,6 +145,8 @@ def _state(name: str) -> Row:
     changed = changed_parts(files, catalogue.PACKAGE)
     if own := sorted(changed - {"shared"}, reverse=True):
         return Row(name, "stale", f"the {' and the '.join(own)} changed since; run it again")
+    if (read_tuning(name) or {}).get("choices", {}) != summary.get("choices", {}):
+        return Row(name, "stale", "the arms were tuned anew since; run it again")
     if changed:
         return Row(name, "unverified", "shared code changed since; `neuropil check --replay` verifies it")
     return Row(name, "fresh", "")

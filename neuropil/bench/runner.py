@@ -20,7 +20,7 @@ from neuropil.bench.progress import Listener, warn
 from neuropil.bench.provenance import code_of, data_of, machine
 from neuropil.bench.result import Result, TrialRecord
 from neuropil.bench.statistics import judge_all, student_quantile
-from neuropil.bench.store import read_plan, read_trial, trial_file, write_run, write_trial
+from neuropil.bench.store import held, read_plan, read_trial, trial_file, write_run, write_trial
 from neuropil.bench.study import Config, Scale, Study
 from neuropil.bench.trials import compute_trials, jobs_of
 from neuropil.bench.tune import DEVELOPMENT, read_tuning, tuned_configs
@@ -72,9 +72,12 @@ def run(
     workers = worker_count(jobs)
     student_quantile(0.975, 1)  # a missing library is told before the work, not after
     directory = Path(out) if out is not None else _new_directory(plan)
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory}: is a file; expected a directory for the run")
     if (directory / "run.json").exists():
         raise ConfigError(f"{directory}: holds a run already; `neuropil resume {directory}` goes on with it")
-    return _go_on(study, dataclasses.replace(plan, directory=directory), configs, workers, on_event)
+    with held(directory):
+        return _go_on(study, dataclasses.replace(plan, directory=directory), configs, workers, on_event)
 
 
 def resume(
@@ -87,14 +90,16 @@ def resume(
     """Go on with a run that was stopped, from the trials that its directory and the cache hold.
 
     Trial files that are damaged, or of other code or data than now, are computed again, with a warning. The study is
-    found by the run's id unless it is given. Raises CheckpointError when the directory holds no run.
+    found by the run's id unless it is given. Raises CheckpointError when the directory holds no run or
+    another process is at work on it.
     """
     plan = read_plan(Path(directory))
     study = study or catalogue.load_study(plan.id)
     for arm in plan.arms:
         if arm not in study.arms:
             raise CheckpointError(f"{directory}: arm {arm!r} is no longer in study {study.id}")
-    return _go_on(study, plan, _configs(study, plan), worker_count(jobs), on_event)
+    with held(Path(directory)):
+        return _go_on(study, plan, _configs(study, plan), worker_count(jobs), on_event)
 
 
 def _go_on(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from neuropil.bench.claim import Claim, Verdict
@@ -87,14 +88,18 @@ def judge(
 
 def judge_all(study: Study, result: Result) -> tuple[Judgement, ...]:
     """Every claim whose arms were run, in the study's order; with verdicts at laptop scale only."""
-    judgements = []
-    for claim in study.claims:
-        if claim.arms <= set(result.arms):
-            left, right = (
-                result.metric(*side.split(".", 1)) if side else None for side in (claim.left, claim.right)
-            )
-            judgements.append(judge(claim, left or [], right, verdict=result.scale == "laptop"))
-    return tuple(judgements)
+    return tuple(_judged(claim, result) for claim in study.claims if claim.arms <= set(result.arms))
+
+
+def _judged(claim: Claim, result: Result) -> Judgement:
+    values, notes = [], []
+    for side in filter(None, (claim.left, claim.right)):
+        arm, _, metric = side.partition(".")
+        values.append(result.metric(arm, metric))
+        if not any(trial.arm == arm and metric in trial.metrics for trial in result.trials):
+            notes.append(f"no trial of {arm} has a metric {metric!r}")
+    judgement = judge(claim, *values, verdict=result.scale == "laptop")
+    return replace(judgement, note="; ".join([*notes, judgement.note])) if notes else judgement
 
 
 def _verdict(claim: Claim, low: float, high: float) -> Verdict:

@@ -14,13 +14,16 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuropil.bench.claim import Claim
 from neuropil.bench.result import SCHEMA, Failure, Judgement, Result, TrialRecord
 from neuropil.errors import CheckpointError, ConfigError
+
+if sys.platform != "win32":
+    import fcntl
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -129,6 +132,27 @@ def write_run(directory: Path, result: Result) -> None:
     write_text(
         directory / "run.json", json.dumps({"schema": SCHEMA, **content}, indent=1, allow_nan=False) + "\n"
     )
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a run directory, which is made if need be, against other processes; the system lets go for the dead.
+
+    Raises CheckpointError when another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(f"{directory}: another process is at work on this run") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_run(directory: Path | str) -> Result:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from neuropil.bench.claim import Claim
-from neuropil.errors import ConfigError
+from neuropil.errors import ConfigError, nearest
 
 Scale = Literal["smoke", "laptop", "paper"]
 Split = Literal["validation", "test"]
@@ -87,5 +87,13 @@ class Study:
         if len(primary) != 1:
             raise ConfigError(f"study {self.id!r}: exactly one claim must be primary, found {len(primary)}")
         for claim in self.claims:
-            for arm in sorted(claim.arms - set(self.arms)):
-                raise ConfigError(f"study {self.id!r}: claim {claim.text!r} names undeclared arm {arm!r}")
+            for side in filter(None, (claim.left, claim.right)):
+                if not side.partition(".")[2]:
+                    raise ConfigError(f"study {self.id!r}: a claim compares 'arm.metric', got {side!r}")
+            self._check_arms(claim.arms, f"claim {claim.text!r}")
+        self._check_arms(self.search, "the search space")
+
+    def _check_arms(self, arms: Iterable[str], where: str) -> None:
+        for arm in sorted(set(arms) - set(self.arms)):
+            hint = nearest(arm, self.arms)
+            raise ConfigError(f"study {self.id!r}: {where} names undeclared arm {arm!r}{hint}")

@@ -8,6 +8,7 @@ import pytest
 
 from neuropil.bench import Study, catalogue, evidence
 from neuropil.bench.runner import run
+from neuropil.bench.tune import tune
 from neuropil.errors import CheckpointError, ConfigError, UnknownNameError
 from tests.bench.tiny_study import study, trial
 
@@ -85,6 +86,14 @@ def test_stale_and_unverified_are_told_apart(package: Path) -> None:
     assert catalogue.status(ENTRY) == ("planned", None, None)
     edit(package / "studies/room/tiny.py", "changed = 3\n")
     assert "study and the mechanism changed" in evidence.check(["tiny"])[0].reason
+
+
+def test_arms_tuned_anew_make_evidence_stale(package: Path) -> None:
+    run(study, jobs=0, out="a")
+    tune(study, arms=["tiny"], jobs=0)
+    assert state() == "stale" and "tuned anew" in evidence.check(["tiny"])[0].reason
+    run(study, jobs=0, out="b")
+    assert state() == "fresh"
 
 
 def test_check_lists_what_is_built_or_has_evidence(package: Path) -> None:

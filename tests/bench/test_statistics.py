@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from neuropil.bench import at_least, equivalent, exceeds
-from neuropil.bench.statistics import interval, judge
-from neuropil.errors import DataError
+from neuropil.bench import Result, TrialRecord, at_least, equivalent, exceeds
+from neuropil.bench.statistics import interval, judge, judge_all
+from neuropil.errors import ConfigError, DataError
+from tests.bench.tiny_study import make, study
 
 WINS = exceeds("a.m", "b.m", by=0.1, text="a wins")
 SAME = equivalent("a.m", "b.m", within=0.1, text="same")
@@ -74,3 +77,26 @@ def test_fewer_than_two_seeds_are_undecided(values: list[float | None]) -> None:
 def test_value_and_interval_without_verdict_off_laptop_scale() -> None:
     judgement = judge(WINS, [0.3, 0.31], [0.0, 0.0], verdict=False)
     assert judgement.verdict is None and judgement.ci_low is not None
+
+
+def test_a_metric_that_no_trial_has_is_said() -> None:
+    trials = tuple(TrialRecord("tiny", seed, "k", {}, {"acc": 1.0}, {}) for seed in range(3))
+    result = Result("tiny", "laptop", (0, 1, 2), ("tiny", "other"), trials, ())
+    primary, alike = judge_all(study, result)
+    assert primary.verdict == "undecided" and "no trial of other has a metric 'acc'" in primary.note
+    assert "no trial of tiny has a metric 'odd'" in alike.note
+    assert judge_all(study, replace(result, arms=("tiny",))) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"claims": (at_least("tiny", 0.1, text="no metric", primary=True),)}, "'arm.metric', got 'tiny'"),
+        ({"claims": (at_least("tny.acc", 0.1, text="typo", primary=True),)}, "did you mean 'tiny'"),
+        ({"claims": ()}, "exactly one claim must be primary, found 0"),
+        ({"search": {"tny": {}}}, "the search space names undeclared arm 'tny'"),
+    ],
+)
+def test_a_study_that_cannot_be_judged_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**changes)

@@ -14,6 +14,7 @@ from neuropil.bench.outcome import record_of
 from neuropil.bench.store import (
     cache_directory,
     content_key,
+    held,
     read_json,
     read_run,
     read_trial,
@@ -145,3 +146,16 @@ def test_outcomes_become_plain_json() -> None:
         record_of(cell, Outcome({"acc": "high"}), "key", 1.5)  # type: ignore[dict-item]
     with pytest.raises(DataError, match="must return an Outcome"):
         record_of(cell, {"acc": 1.0}, "key", 1.5)  # type: ignore[arg-type]
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with (
+        held(tmp_path / "a"),
+        held(tmp_path / "b"),
+        pytest.raises(CheckpointError, match="another"),
+        held(tmp_path / "a"),
+    ):
+        pytest.fail("held twice")
+    with held(tmp_path / "a"):
+        assert list((tmp_path / "a").iterdir()) == []
