@@ -73,8 +73,8 @@ def duration(seconds: float) -> str:
     >>> duration(0.4), duration(75), duration(7320)
     ('0.4 s', '1 min 15 s', '2 h 2 min')
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 

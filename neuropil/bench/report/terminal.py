@@ -77,13 +77,15 @@ class LiveProgress:
 
     def _draw(self, event: Event) -> None:
         if event.kind == "planned":
+            for bar in self._bars.values():  # a second run under the same eyes starts afresh
+                self._live.remove_task(bar)
             # Every arm runs the same seeds, so that the total tells each arm's share.
             share = event.total / max(len(self._arms), 1)
             for arm in self._arms:
                 self._bars[arm] = self._live.add_task(_literal(arm), total=share, left="")
             self._bars[""] = self._live.add_task("all", total=event.total, left="")
-        elif event.kind in ("finished", "cached", "failed"):
-            self._live.advance(self._bars[event.arm or ""])
+        elif event.kind in ("finished", "cached", "failed") and event.arm in self._bars:
+            self._live.advance(self._bars[event.arm])
         if event.kind in ("failed", "warning"):
             self._live.console.print(
                 _said(event), style="red" if event.kind == "failed" else "yellow", markup=False
