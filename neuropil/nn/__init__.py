@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
+from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.loss import (
     CountCrossEntropy,
@@ -13,7 +15,16 @@ from neuropil.nn.loss import (
     StepCrossEntropy,
     latency,
 )
-from neuropil.nn.readout import CountReadout, RateReadout, Readout, WeightedRateReadout
+from neuropil.nn.readout import (
+    CountReadout,
+    LastMembrane,
+    MaxMembrane,
+    MeanMembrane,
+    MembraneReadout,
+    RateReadout,
+    Readout,
+    WeightedRateReadout,
+)
 from neuropil.nn.recording import Recording, record
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.stateful import Stateful
@@ -22,17 +33,25 @@ from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
 from neuropil.nn.traced import TracedConv2d, TracedLinear, TraceState
 
 __all__ = [
+    "DSR",
     "IF",
     "LIF",
     "ArcTan",
     "CountCrossEntropy",
     "CountReadout",
+    "DSRState",
     "FastSigmoid",
     "FeedbackConv2d",
     "FeedbackLinear",
+    "IntegratorState",
     "LIFState",
+    "LastMembrane",
     "LatencyCrossEntropy",
+    "LeakyIntegrator",
+    "MaxMembrane",
+    "MeanMembrane",
     "MembraneCrossEntropy",
+    "MembraneReadout",
     "RateCrossEntropy",
     "RateMSE",
     "RateReadout",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, ShapeError
+from neuropil.nn.integrator import LeakyIntegrator
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -83,3 +84,72 @@ class WeightedRateReadout(Readout):
     def extra_repr(self) -> str:
         """Number of time steps, for printing."""
         return f"time_steps={self.weights.shape[0]}"
+
+
+class MembraneReadout(Readout):
+    """Base of readouts from a leaky membrane that never fires, `u[t] = decay * u[t-1] + x[t]` from `u = 0`.
+
+    Args:
+        decay: Share of the membrane kept from step to step, in (0, 1]; a number or a tensor of `features`.
+        learn_decay: Make the decay a Parameter, inside (0, 1).
+        features: Shape of one sample, for one decay per neuron.
+
+    Raises ConfigError for a decay out of range, NonFiniteError for an input that is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        decay: float | Tensor = 0.9,
+        *,
+        learn_decay: bool = False,
+        features: Sequence[int] | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.integrator = LeakyIntegrator(decay, learn_decay=learn_decay, features=features)
+
+    def membrane(self, x: Float[Tensor, "time batch ..."]) -> Float[Tensor, "time batch ..."]:
+        """Membrane after every step."""
+        if len(x) == 0:
+            raise ShapeError(
+                f"{type(self).__name__}: got no time steps (input {list(x.shape)}), expected one or more"
+            )
+        membranes: Tensor = self.integrator(x)[0]
+        return membranes
+
+
+class LastMembrane(MembraneReadout):
+    """The membrane after the last step, `y = u[T]`; settings as for `MembraneReadout`.
+
+    >>> LastMembrane(decay=0.5)(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
+    tensor([[1.5000, 1.0000]])
+    """
+
+    def forward(self, x: Float[Tensor, "time batch ..."]) -> Float[Tensor, "batch ..."]:
+        """What is left of the input at the end."""
+        return self.membrane(x)[-1]
+
+
+class MeanMembrane(MembraneReadout):
+    """The mean of the membrane over time, `y = (1/T) sum_t u[t]`; settings as for `MembraneReadout`.
+
+    >>> MeanMembrane(decay=0.5)(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
+    tensor([[1.2500, 0.5000]])
+    """
+
+    def forward(self, x: Float[Tensor, "time batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Average membrane."""
+        return self.membrane(x).mean(0)
+
+
+class MaxMembrane(MembraneReadout):
+    """The highest membrane over time, `y = max_t u[t]`; settings as for `MembraneReadout`.
+
+    Where several steps are equally high, they share the gradient.
+
+    >>> MaxMembrane(decay=0.5)(torch.tensor([[[1.0, 0.0]], [[-1.0, 1.0]]]))
+    tensor([[1., 1.]])
+    """
+
+    def forward(self, x: Float[Tensor, "time batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Highest membrane."""
+        return self.membrane(x).amax(0)

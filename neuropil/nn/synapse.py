@@ -27,6 +27,8 @@ class _Geometry(NamedTuple):
 
 
 class _Linear(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor, feedback: Tensor) -> Tensor:
         return functional.linear(x, weight, bias)
@@ -46,6 +48,8 @@ class _Linear(torch.autograd.Function):
 
 
 class _Conv2d(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, factor: Tensor, feedback: Tensor, geometry: _Geometry

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, ShapeError
+from neuropil.kernels.leaky import leaky_scan
 from neuropil.nn.finite import check_finite
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
@@ -61,11 +62,7 @@ class _Traced(Stateful):
             state = self.initial_state(spikes)
         self.check_state(state, spikes)
         with torch.no_grad():
-            trace, traces = state.trace, []
-            for spike in spikes.unbind(0):
-                trace = torch.add(spike, trace, alpha=self.decay)
-                traces.append(trace)
-            factor = torch.stack(traces) if traces else torch.empty_like(spikes)
+            factor, trace = leaky_scan(spikes.detach(), state.trace, spikes.new_tensor(self.decay))
         # NaN and infinity never leave a trace, so its last value answers for the whole sequence
         check_finite(trace, f"{type(self).__name__}: presynaptic trace")
         return self.presynaptic(factor), TraceState(trace)

@@ -140,7 +140,7 @@ def test_gradients_are_derivatives(make: Make) -> None:
     part = Part(make)
     if part.has_smooth and part.smooth is None:
         pytest.skip("its gradient is another than the derivative by design; its own tests say which")
-    if not part.has_smooth and any(hasattr(layer, "surrogate") for layer in part.module.modules()):
+    if not part.has_smooth and any(hasattr(layer, "threshold") for layer in part.module.modules()):
         pytest.skip("spikes; its own tests compare the surrogate gradient with the reference")
     part.module = (part.smooth or part.module).double()
     names = [name for name, value in part.module.named_parameters() if value.requires_grad]

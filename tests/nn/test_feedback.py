@@ -12,6 +12,8 @@ from torch.nn import functional
 from neuropil.nn import (
     FeedbackConv2d,
     FeedbackLinear,
+    RateReadout,
+    Sequential,
     SignSymmetricConv2d,
     SignSymmetricLinear,
 )
@@ -91,6 +93,22 @@ def test_convolution_weight_gradcheck(settings: dict[str, Any]) -> None:
         return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x)
 
     assert torch.autograd.gradcheck(run, tuple(layer.parameters()))
+
+
+@pytest.mark.parametrize("make", [partial(linear, FeedbackLinear), partial(conv, SignSymmetricConv2d)])
+def test_gradients_per_sample_add_up(make: Any) -> None:
+    layer, x, _ = make()
+    net = Sequential(layer.double(), RateReadout(), time_steps=1)
+    x = x.double()
+    weights = {name: value.detach() for name, value in net.named_parameters()}
+
+    def loss(values: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return (torch.func.functional_call(net, values, sample.unsqueeze(0)) ** 2).sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    (net(x) ** 2).sum().backward()
+    for name, value in net.named_parameters():
+        torch.testing.assert_close(per_sample[name].sum(0), value.grad)
 
 
 @pytest.mark.parametrize("make", [partial(FeedbackLinear, 5, 4), partial(FeedbackConv2d, 5, 4, 3)])

@@ -8,10 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, ShapeError
-from neuropil.nn import CountReadout, RateReadout, Sequential, WeightedRateReadout
+from neuropil.nn import (
+    CountReadout,
+    LastMembrane,
+    MaxMembrane,
+    MeanMembrane,
+    RateReadout,
+    Readout,
+    Sequential,
+    WeightedRateReadout,
+)
 
 WEIGHTS = [1.0, 2.0, 4.0, 1.0]
-READOUTS: list[Any] = [RateReadout, CountReadout, partial(WeightedRateReadout, WEIGHTS)]
+READOUTS: list[Any] = [
+    RateReadout,
+    CountReadout,
+    partial(WeightedRateReadout, WEIGHTS),
+    LastMembrane,
+    MeanMembrane,
+    partial(MaxMembrane, 0.5, learn_decay=True, features=3),
+]
 
 
 def readout(build: Any) -> tuple[nn.Module, Tensor]:
@@ -27,6 +43,27 @@ def test_values() -> None:
     torch.testing.assert_close(CountReadout()(x), sum(x))
     weighted = sum(w * step for w, step in zip(WEIGHTS, x, strict=True)) / 8
     torch.testing.assert_close(WeightedRateReadout(WEIGHTS)(x), weighted)
+
+
+def test_membranes_are_sums_of_decayed_inputs() -> None:
+    x = torch.randn(4, 5, 2, 3)
+    u = torch.stack([sum(0.8 ** (t - k) * x[k] for k in range(t + 1)) for t in range(4)])
+    torch.testing.assert_close(LastMembrane(0.8)(x), u[3])
+    torch.testing.assert_close(MeanMembrane(0.8)(x), u.sum(0) / 4)
+    torch.testing.assert_close(MaxMembrane(0.8)(x), u.max(0).values)
+
+
+def test_membrane_without_leak_counts() -> None:
+    x = torch.randn(4, 5, 3)
+    torch.testing.assert_close(LastMembrane(1.0)(x), CountReadout()(x))
+
+
+@pytest.mark.parametrize("kind", [LastMembrane, MeanMembrane, MaxMembrane])
+def test_membrane_needs_a_decay_in_range_and_a_step(kind: type[Readout]) -> None:
+    with pytest.raises(ConfigError, match="decay: got 1"):
+        kind(1.5)
+    with pytest.raises(ShapeError, match="no time steps"):
+        kind()(torch.zeros(0, 2, 3))
 
 
 def test_equal_weights_are_the_rate() -> None:
