@@ -122,5 +122,5 @@ def weight_gradient(layer: Synapse, output: Tensor, factor: Tensor) -> Tensor:
     `output` must have been computed with a weight that asks for no gradient, or both would be added.
     `factor` is `[samples, fan_in]`, row by row what `rows` gives.
     """
-    result: Tensor = _WeightGradient.apply(output, layer.weight, factor, layer)
+    result: Tensor = _WeightGradient.apply(output, layer.weight, factor, layer)  # type: ignore[no-untyped-call]
     return result

@@ -1,0 +1,1 @@
+"""One runnable study per published system."""

@@ -1,0 +1,1 @@
+"""Studies of networks that keep what they learned."""
