@@ -6,8 +6,10 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -82,21 +84,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print rows under headings on stdout; the columns named in `right` hold numbers.
 
     On a terminal the last column wraps; in a pipe every row is one line.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    inside = sys.stdout.isatty()
-    console = Console(width=None if inside else 10_000, highlight=False)
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        folds = inside and column == columns[-1]
-        grid.add_column(column, justify="right" if column in right else "left", no_wrap=not folds)
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console.print(grid, soft_wrap=not inside)
+    lines = [columns, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    before = sum(widths[:-1]) + 2 * len(widths[:-1])
+    if sys.stdout.isatty():
+        widths[-1] = min(widths[-1], max(shutil.get_terminal_size().columns - before, 20))
+    for line in lines:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, cell, width in zip(columns[:-1], line, widths, strict=False)
+        ]
+        wrapped = textwrap.wrap(line[-1], max(widths[-1], 1)) or [""]
+        text = "  ".join([*cells, ("\n" + " " * before).join(wrapped)]).rstrip()
+        click.echo(click.style(text, bold=True) if line is columns else text)
