@@ -64,7 +64,7 @@ class WeightedRateReadout(Readout):
 
     def __init__(self, weights: Sequence[float] | Tensor) -> None:
         super().__init__()
-        values = torch.as_tensor(weights, dtype=torch.get_default_dtype())
+        values = torch.as_tensor(weights, dtype=torch.get_default_dtype()).detach()
         if values.dim() != 1 or not bool(values.isfinite().all()) or float(values.sum()) <= 0:
             raise ConfigError(
                 f"WeightedRateReadout.weights: got {weights}, need one finite number per time step, sum > 0"

@@ -38,6 +38,14 @@ def test_ids_are_unique() -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.parametrize("package", sorted(ROOT.glob("neuropil/*/__init__.py")), ids=lambda p: p.parent.name)
+def test_no_public_name_hides_a_module(package: Path) -> None:
+    modules = {path.stem for path in package.parent.glob("*.py")}
+    itself = f"neuropil.{package.parent.name}"  # importing a module under its own name hides nothing
+    names = {name for source, names in exports(package).items() if source != itself for name in names}
+    assert not names & modules
+
+
 def assigned_names(path: Path) -> set[str]:
     targets: list[ast.expr] = []
     for node in ast.parse(path.read_text()).body:
