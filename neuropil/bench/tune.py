@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neuropil.bench import catalogue
-from neuropil.bench.code import part_hashes
+from neuropil.bench.code import FileHash, part_hashes
 from neuropil.bench.fields import override, plain
 from neuropil.bench.progress import Listener
 from neuropil.bench.provenance import code_of, data_of, machine
@@ -55,15 +55,7 @@ def tune(
         raise ConfigError(f"tuning seeds: expected integers of at least {DEVELOPMENT}, got {seeds}")
     tried = {arm: settings_of(study, arm) for arm in chosen_arms}
     code = code_of(study)
-    data: dict[str, str | None] = {}
-    plan: dict[tuple[str, int], list[Job]] = {}
-    for arm, settings in tried.items():
-        for index, each in enumerate(settings):
-            config = {arm: override(study.arms[arm], each)}
-            data |= data_of(study, config)
-            plan[arm, index] = jobs_of(
-                study, config, seeds, scale="laptop", code=code, data=data, evaluate_on="validation"
-            )
+    plan, data = _planned(study, tried, seeds, code)
     computed = compute_trials(study, list(itertools.chain(*plan.values())), workers=jobs, on_event=on_event)
     trials = [
         _row(arm, tried[arm][index], study.objective, [computed.records.get(job.key) for job in cells])
@@ -163,6 +155,22 @@ def _searched(study: Study, arms: Sequence[str] | None) -> list[str]:
     if not searched:
         raise ConfigError(f"study {study.id}: nothing to tune, no arm asked for has a search space")
     return searched
+
+
+def _planned(
+    study: Study, tried: Mapping[str, Sequence[Settings]], seeds: Sequence[int], code: Mapping[str, FileHash]
+) -> tuple[dict[tuple[str, int], list[Job]], dict[str, str | None]]:
+    """Trials of each arm's settings, by arm and position, and the data that the arms read."""
+    plan: dict[tuple[str, int], list[Job]] = {}
+    data: dict[str, str | None] = {}
+    for arm, settings in tried.items():
+        for index, each in enumerate(settings):
+            config = {arm: override(study.arms[arm], each)}
+            data |= data_of(study, config)
+            plan[arm, index] = jobs_of(
+                study, config, seeds, scale="laptop", code=code, data=data, evaluate_on="validation"
+            )
+    return plan, data
 
 
 def _row(
