@@ -56,9 +56,9 @@ def panels(names: Sequence[str], colours: Mapping[str, str], *, height: int, x: 
             }
         )
         domain = {"xref": f"{axis('x', panel)} domain", "yref": f"{axis('y', panel)} domain"}
-        colour = {"font": {"color": colours[name]}} if name in colours else {}
+        dot = f'<span style="color:{colours[name]}">●</span> ' if name in colours else ""
         place = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
-        figure.add_annotation(text=f"<b>{safe(name)}</b>", **place, **domain, **colour)
+        figure.add_annotation(text=f"{dot}<b>{safe(name)}</b>", **place, **domain)
     return figure
 
 

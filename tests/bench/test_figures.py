@@ -11,8 +11,8 @@ from neuropil.bench.figures import (
     FiringRates,
     LearningCurves,
     MetricStrip,
-    SpikeRaster,
     Spectra,
+    SpikeRaster,
     TaskCurves,
 )
 from neuropil.bench.panels import evenly, mean_matrix, mean_series
@@ -106,7 +106,9 @@ def test_every_seed_is_drawn_beside_the_mean():
 
 def test_raster_holds_every_spike_and_the_histogram_every_neuron():
     raster = {"layer": "h", "times": [0, 2, 2], "neurons": [1, 0, 1], "time_steps": 3, "n_neurons": 4}
-    spikes, histogram = SpikeRaster().draw(with_array(example(("hlop",), (0,)), "raster", raster), COLOURS).data
+    spikes, histogram = (
+        SpikeRaster().draw(with_array(example(("hlop",), (0,)), "raster", raster), COLOURS).data
+    )
     assert list(zip(spikes.x, spikes.y, strict=True)) == [(0, 1), (2, 0), (2, 1)]
     assert list(histogram.x) == [0, 1, 2]
     assert list(histogram.y) == [0.5, 0.25, 0.25]

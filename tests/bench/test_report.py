@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -144,20 +145,46 @@ def test_an_arm_keeps_its_colour_whichever_arms_run():
     assert len(set(whole.values())) == len(whole)
 
 
-def contrast(a, b):
-    def luminance(colour):
-        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+def linear(colour):
+    encoded = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+
+def contrast(*colours):
+    low, high = sorted(linear(colour) @ [0.2126, 0.7152, 0.0722] for colour in colours)
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("colour", PALETTE)
-def test_arms_can_be_seen_on_both_backgrounds(colour):
-    assert contrast(colour, "#fcfbf8") >= 2.8
-    assert contrast(colour, "#15181c") >= 3
+@pytest.mark.parametrize("background", ["#fcfbf8", "#15181c"])
+def test_arms_can_be_seen_on_both_backgrounds(colour, background):
+    assert contrast(colour, background) >= 2.4
+
+
+# Linear RGB as seen without red and without green cones: Machado, Oliveira and Fernandes, 2009, severity 1.
+SEEN = {
+    "all cones": np.eye(3),
+    "no red cones": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no green cones": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+}
+
+
+@pytest.mark.parametrize("eyes", SEEN)
+def test_arms_stay_apart_for_every_pair_of_eyes(eyes):
+    seen = np.clip(np.array([linear(colour) for colour in PALETTE]) @ np.transpose(SEEN[eyes]), 0, 1)
+    cones = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
+    axes = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+    oklab = np.cbrt(seen @ np.transpose(cones)) @ np.transpose(axes)
+    apart = np.linalg.norm(oklab[:, None] - oklab[None], axis=-1)
+    assert apart[~np.eye(len(PALETTE), dtype=bool)].min() >= 0.1
 
 
 def test_estimate_is_the_t_interval():

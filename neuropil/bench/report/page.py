@@ -19,9 +19,9 @@ from neuropil.bench.result import Result
 from neuropil.bench.study import Study
 from neuropil.errors import ConfigError, MissingExtraError
 
-# One colour an arm everywhere, by its place in the study. Told apart with the common colour vision deficiencies
-# as far as eight colours can be, and all of medium lightness, so that they read on paper and on slate.
-PALETTE = ("#2f7cc4", "#d9623a", "#1f9a7c", "#a866b8", "#b8891f", "#6d80a6", "#c04a6a", "#3f9fb5")
+# One colour an arm everywhere, by its place in the study. Chosen to stay apart for readers without red or green
+# cones as well as for others, and to be seen on paper and on slate.
+PALETTE = ("#4a78d0", "#b75e0c", "#02b6a6", "#664498", "#c29c0b", "#6f7e78", "#7e4a47", "#919afe")
 
 
 def write_report(study: Study, result: Result, path: Path | str, *, plotly: str | None = None) -> Path:
