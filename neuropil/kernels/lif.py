@@ -60,8 +60,9 @@ def lif_scan(
 ) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """Spikes of every step and the membrane after the last reset; see the module for the equations.
 
-    `decay` and `threshold` broadcast over `features`. `memory="save"` keeps one membrane per step for the
-    backward pass, `"recompute"` keeps the input alone and scans it once more. Raises ShapeError, StateError
+    `decay` and `threshold` broadcast over `features`. The backward pass scans the input once more, a
+    segment of 32 steps at a time, from membranes that `memory="save"` keeps at the start of each segment and
+    `"recompute"` finds by a scan of its own. Raises ShapeError, StateError
     or ConfigError when the arguments do not fit together.
 
     >>> import torch

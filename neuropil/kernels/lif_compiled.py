@@ -18,7 +18,7 @@ from neuropil.kernels.surrogate_compiled import derivative_row
 Array = Any  # numpy arrays, as Numba sees them
 
 TILE = 2048  # lanes: long enough rows to stream, few enough for the first-level cache
-HISTORY = 65_536  # elements of a tile's recomputed membranes, to stay in the second-level cache
+SEGMENT = 32  # steps whose membranes the backward pass scans anew at a time, in the second-level cache
 
 
 @kernel_part
@@ -52,7 +52,9 @@ def lif_forward(
     final: Array,
     saved: Array,
 ) -> None:
-    """Scan lanes `start` to `stop`. `x` has one row per step or a single one; `saved` may have no rows."""
+    """Scan lanes `start` to `stop`. `x` has one row per step or a single one. The membranes at the start of each
+    segment but the first go to `saved`, if it has rows.
+    """
     local = np.empty((4, TILE), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
@@ -62,9 +64,9 @@ def lif_forward(
         repeat_row(threshold, first, h)
         v[:] = membrane[first:last]
         for t in range(len(spikes)):
-            now = x[t if len(x) > 1 else 0, first:last]
-            u = saved[t, first:last] if len(saved) > 0 else spare
-            step_row(now, d, h, zero, v, u, spikes[t, first:last])
+            if t > 0 and t % SEGMENT == 0 and len(saved) > 0:
+                saved[t // SEGMENT - 1, first:last] = v
+            step_row(x[t if len(x) > 1 else 0, first:last], d, h, zero, v, spare, spikes[t, first:last])
         final[first:last] = v
 
 
@@ -122,12 +124,32 @@ def decay_row(g_x: Array, u: Array, h: Array, zero: bool, g_decay: Array) -> Non
         g_decay[j] += g_x[j] * (none if zero and spiked else v)
 
 
+@kernel_part
+def replay(
+    x: Array,
+    begin: int,
+    end: int,
+    first: int,
+    d: Array,
+    h: Array,
+    zero: bool,
+    v: Array,
+    history: Array,
+    spare: Array,
+) -> None:
+    """Scan steps `begin` to `end` of a tile again; membranes before the reset go to `history`."""
+    width = len(v)
+    for t in range(begin, end):
+        now = x[t if len(x) > 1 else 0, first : first + width]
+        step_row(now, d, h, zero, v, history[t - begin, :width], spare)
+
+
 @kernel
 def lif_backward(
     start: int,
     stop: int,
-    source: Array,
-    recompute: bool,
+    x: Array,
+    saved: Array,
     membrane: Array,
     decay: Array,
     threshold: Array,
@@ -143,48 +165,54 @@ def lif_backward(
     g_decay: Array,
     g_threshold: Array,
 ) -> None:
-    """Gradients of lanes `start` to `stop`; `source` is the saved membranes, or the input when `recompute`.
+    """Gradients of lanes `start` to `stop`, from the input and the membranes `saved` at each segment's start.
 
-    A `g_x` of one row gets the sum over time. `g_decay` and `g_threshold` are per lane, empty if not wanted.
+    Without rows in `saved` one more scan finds them. A `g_x` of one row gets the sum over time. `g_decay` and
+    `g_threshold` are per lane, empty if not wanted.
     """
-    steps = len(g_spikes)
-    local = np.empty((8, TILE), source.dtype)
-    tile = min(TILE, max(64, HISTORY // max(steps, 1) // 64 * 64)) if recompute else TILE
-    history = np.empty((steps if recompute else 0, tile), source.dtype)
-    for first in range(start, stop, tile):
-        last = min(first + tile, stop)
+    steps, summed = len(g_spikes), len(g_x) == 1
+    segments = (steps + SEGMENT - 1) // SEGMENT
+    recompute = len(saved) < segments - 1
+    local = np.empty((9, TILE), x.dtype)
+    history = np.empty((SEGMENT, TILE), x.dtype)
+    starts = np.empty((segments if recompute else 0, TILE), x.dtype)
+    for first in range(start, stop, TILE):
+        last = min(first + TILE, stop)
         width = last - first
-        d, h, g_v, a = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
-        g_d, g_h, g_now, spare = local[4, :width], local[5, :width], local[6, :width], local[7, :width]
+        d, h, v, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
+        g_v, a, g_d, g_h = local[4, :width], local[5, :width], local[6, :width], local[7, :width]
         repeat_row(decay, first, d)
         repeat_row(threshold, first, h)
+        g_v[:] = g_final[first:last]
         g_d[:] = 0
         g_h[:] = 0
-        if recompute:
-            g_v[:] = membrane[first:last]
-            for t in range(steps):
-                now = source[t if len(source) > 1 else 0, first:last]
-                step_row(now, d, h, zero, g_v, history[t, :width], spare)
-        g_v[:] = g_final[first:last]
-        summed = len(g_x) == 1
         if summed:
             g_x[0, first:last] = 0
-        for t in range(steps - 1, -1, -1):
-            u = history[t, :width] if recompute else source[t, first:last]
-            out = g_now if summed else g_x[t, first:last]
-            derivative_row(kind, scale, u, h, a)
-            through_spike_row(g_spikes[t, first:last], u, h, g_v, zero, detach, a)
-            if len(g_threshold) > 0:
-                threshold_row(a, u, h, g_v, zero, g_h)
-            through_reset_row(a, u, h, d, zero, keep, g_v, out)
-            if len(g_decay) > 0:
-                if t == 0:
-                    g_d += out * membrane[first:last]
-                else:
-                    before = history[t - 1, :width] if recompute else source[t - 1, first:last]
-                    decay_row(out, before, h, zero, g_d)
-            if summed:
-                g_x[0, first:last] += out
+        if recompute:
+            v[:] = membrane[first:last]
+            for k in range(segments):
+                starts[k, :width] = v
+                replay(x, k * SEGMENT, min((k + 1) * SEGMENT, steps), first, d, h, zero, v, history, spare)
+        for k in range(segments - 1, -1, -1):
+            begin, end = k * SEGMENT, min((k + 1) * SEGMENT, steps)
+            from_saved = starts[k, :width] if recompute else saved[k - 1, first:last]
+            from_v = membrane[first:last] if k == 0 else from_saved
+            v[:] = from_v
+            replay(x, begin, end, first, d, h, zero, v, history, spare)
+            for t in range(end - 1, begin - 1, -1):
+                u = history[t - begin, :width]
+                out = local[8, :width] if summed else g_x[t, first:last]
+                derivative_row(kind, scale, u, h, a)
+                through_spike_row(g_spikes[t, first:last], u, h, g_v, zero, detach, a)
+                if len(g_threshold) > 0:
+                    threshold_row(a, u, h, g_v, zero, g_h)
+                through_reset_row(a, u, h, d, zero, keep, g_v, out)
+                if len(g_decay) > 0 and t == begin:
+                    g_d += out * from_v
+                elif len(g_decay) > 0:
+                    decay_row(out, history[t - begin - 1, :width], h, zero, g_d)
+                if summed:
+                    g_x[0, first:last] += out
         g_membrane[first:last] = g_v
         if len(g_decay) > 0:
             g_decay[first:last] = g_d

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
 from neuropil.kernels.lanes import array, sum_lanes
-from neuropil.kernels.lif_compiled import lif_backward, lif_forward
+from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
 _SETTINGS = "str surrogate, float scale, bool zero, bool detach, bool keep"
@@ -34,14 +34,14 @@ def lif(
     detach: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes `[steps, lanes]`, last membrane `[lanes]`, saved membranes (no rows unless `save`).
+    """Spikes `[steps, lanes]`, last membrane `[lanes]`, membranes saved (if `save`) at segments' starts.
 
     `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `decay` and `threshold` are
     `[period]`, where the period divides the lanes. `keep` lets the gradient through time.
     """
     lanes = x.shape[1]
     spikes, final = x.new_empty(steps, lanes), torch.empty_like(membrane)
-    saved = x.new_empty(steps if save else 0, lanes)
+    saved = x.new_empty(_saved_rows(steps, save), lanes)
     run_over(
         lif_forward,
         lanes,
@@ -63,25 +63,24 @@ def _(
     x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, steps: int, save: bool, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     lanes = x.shape[1]
-    return x.new_empty(steps, lanes), x.new_empty(lanes), x.new_empty(steps if save else 0, lanes)
+    return x.new_empty(steps, lanes), x.new_empty(lanes), x.new_empty(_saved_rows(steps, save), lanes)
 
 
 @torch.library.custom_op(
     "neuropil::lif_backward",
     mutates_args=(),
-    schema="(Tensor source, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
-    f"Tensor g_final, bool recompute, int rows, bool wants_decay, bool wants_threshold, {_SETTINGS})"
+    schema="(Tensor x, Tensor saved, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
+    f"Tensor g_final, bool wants_decay, bool wants_threshold, {_SETTINGS})"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def lif_backward_op(
-    source: Tensor,
+    x: Tensor,
+    saved: Tensor,
     membrane: Tensor,
     decay: Tensor,
     threshold: Tensor,
     g_spikes: Tensor,
     g_final: Tensor,
-    recompute: bool,
-    rows: int,
     wants_decay: bool,
     wants_threshold: bool,
     surrogate: str,
@@ -90,18 +89,18 @@ def lif_backward_op(
     detach: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input `[rows, lanes]`, membrane, decay and threshold (empty where not wanted)."""
+    """Gradients of the input, in its shape, and of membrane, decay and threshold (empty where not wanted)."""
     lanes = g_spikes.shape[1]
-    g_x, g_membrane = source.new_empty(rows, lanes), source.new_empty(lanes)
-    g_decay = source.new_empty(lanes if wants_decay else 0)
-    g_threshold = source.new_empty(lanes if wants_threshold else 0)
+    g_x, g_membrane = x.new_empty(x.shape), x.new_empty(lanes)
+    g_decay = x.new_empty(lanes if wants_decay else 0)
+    g_threshold = x.new_empty(lanes if wants_threshold else 0)
     g_x_array = g_x.numpy()
     run_over(
         lif_backward,
         lanes,
         g_spikes.numel(),
-        _rows(source) if recompute else array(source),
-        recompute,
+        _rows(x),
+        array(saved),
         array(membrane),
         array(decay),
         array(threshold),
@@ -127,49 +126,46 @@ def lif_backward_op(
 
 @lif_backward_op.register_fake
 def _(
-    source: Tensor,
+    x: Tensor,
+    saved: Tensor,
     membrane: Tensor,
     decay: Tensor,
     threshold: Tensor,
     g_spikes: Tensor,
     g_final: Tensor,
-    recompute: bool,
-    rows: int,
     wants_decay: bool,
     wants_threshold: bool,
     *settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        source.new_empty(rows, g_spikes.shape[1]),
+        x.new_empty(x.shape),
         torch.empty_like(membrane),
-        source.new_empty(decay.shape[0] if wants_decay else 0),
-        source.new_empty(threshold.shape[0] if wants_threshold else 0),
+        x.new_empty(decay.shape[0] if wants_decay else 0),
+        x.new_empty(threshold.shape[0] if wants_threshold else 0),
     )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, membrane, decay, threshold, ctx.steps, save, *ctx.settings = inputs
-    ctx.recompute, ctx.rows = not save, x.shape[0]
+    x, membrane, decay, threshold, ctx.steps, _, *ctx.settings = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[2] if save else x, membrane, decay, threshold)
+    ctx.save_for_backward(x, output[2], membrane, decay, threshold)
 
 
 def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    source, membrane, decay, threshold = ctx.saved_tensors
+    x, saved, membrane, decay, threshold = ctx.saved_tensors
     if g_spikes is None:
         g_spikes = membrane.new_zeros(ctx.steps, membrane.shape[0])
     if g_final is None:
         g_final = torch.zeros_like(membrane)
     needs = ctx.needs_input_grad
     gradients = lif_backward_op(
-        source,
+        x,
+        saved,
         membrane,
         decay,
         threshold,
         g_spikes,
         g_final,
-        ctx.recompute,
-        ctx.rows,
         needs[2],
         needs[3],
         *ctx.settings,
@@ -179,6 +175,10 @@ def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tens
 
 
 lif.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _saved_rows(steps: int, save: bool) -> int:
+    return max(0, -(-steps // SEGMENT) - 1) if save else 0
 
 
 def _rows(x: Tensor) -> Any:

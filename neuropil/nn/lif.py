@@ -39,7 +39,8 @@ class LIF(Leaky):
         learn_threshold: Make the threshold a Parameter.
         features: Shape of one sample, for one decay and threshold per neuron (or `[channels, 1, 1]`).
         temporal_gradient: Whether the gradient flows back through time (`False`: online training).
-        memory: `"save"` the membranes for the backward pass or `"recompute"` them from the input.
+        memory: `"save"` one membrane in 32 steps beside the input for the backward pass, or keep the input alone
+            and `"recompute"`.
 
     Raises:
         ConfigError: A setting is out of range or unknown.
