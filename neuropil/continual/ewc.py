@@ -104,7 +104,10 @@ class EWC(Plugin):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._fisher, self._anchor = dict(state["fisher"]), dict(state["anchor"])
+        self._fisher, self._anchor = (
+            {name: value.to(self.model.get_parameter(name)) for name, value in state[kind].items()}
+            for kind in ("fisher", "anchor")
+        )
         if self.generator is not None and state["generator"] is not None:
             self.generator.set_state(state["generator"])
 

@@ -6,6 +6,7 @@ Saha, Garg, Roy: Gradient Projection Memory for Continual Learning. ICLR 2021. a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from neuropil.continual.projection import MOST_PROTECTED, GradientProjection, ch
 from neuropil.data.batching import batches
 from neuropil.data.task import Task
 from neuropil.errors import ConfigError, SubspaceError
+from neuropil.kernels.processes import from_first_process
 from neuropil.nn.presynaptic import observe, rows
+from neuropil.training.evaluating import evaluating
 from neuropil.training.plugin import Gradients
 
 
@@ -30,16 +33,19 @@ def extend_basis(
     >>> extend_basis(torch.zeros(0, 4), torch.eye(4)[:2] * torch.tensor([[3.0], [1.0]]), energy=0.8)
     tensor([[1., 0., 0., 0.]])
     """
-    residual = (activity - (activity @ basis.mT) @ basis).double()
+    known, activity = basis.double(), activity.double()
+    residual = activity - (activity @ known.mT) @ known
     moment, vectors = torch.linalg.eigh(residual.mT @ residual)  # n x n: rows may be many (convolutions)
     moment, directions = moment.flip(0).clamp_min(0), vectors.flip(1).mT
+    total = activity.square().sum()
     if size is None:
-        total = activity.double().square().sum()
         held = total - moment.sum() + torch.cat([moment.new_zeros(1), moment.cumsum(0)])
         size = int((held < (energy or 1.0) * total).sum())
     room = int(MOST_PROTECTED * activity.shape[1]) - len(basis)
-    size = max(0, min(size, room, int((moment > 1e-10 * moment[0].clamp_min(1e-30)).sum())))
-    chosen = directions[:size]
+    present = int((moment > 1e-10 * total.clamp_min(1e-30)).sum())  # the others are rounding
+    chosen = directions[: max(0, min(size, room, present))]
+    chosen = chosen - (chosen @ known.mT) @ known  # a basis in single precision left a little of itself
+    chosen = chosen / chosen.norm(dim=1, keepdim=True)
     chosen = chosen * torch.where(
         chosen.sum(1, keepdim=True) < 0, -1.0, 1.0
     )  # a sign that every run agrees on
@@ -89,19 +95,28 @@ class GPM(GradientProjection):
             raise ConfigError(f"GPM.energy: got {energy}, expected a share in (0, 1]")
         self.model, self.energy, self.energy_step = model, energy, energy_step
         self.samples, self.generator = samples, generator
-        self.sizes = (
-            {name: check_sizes(name, self.inputs(name), sizes[name]) for name in self.layers}
-            if sizes
-            else None
-        )
+        self.sizes = None if sizes is None else self._checked(sizes)
         self._bases = {
             name: layer.weight.new_zeros(0, self.inputs(name)).detach() for name, layer in self.layers.items()
         }
+
+    def _checked(self, sizes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        self.check_names("sizes", sizes)
+        for name in self.layers:
+            if name not in sizes:
+                raise ConfigError(f"GPM.sizes: none given for layer {name!r}; give every protected layer's")
+        return {name: check_sizes(name, self.inputs(name), sizes[name]) for name in self.layers}
 
     @property
     def bases(self) -> Mapping[str, Tensor]:
         """Protected directions `[m, fan_in]` by layer name, with orthonormal rows."""
         return self._bases
+
+    def before_task(self, task: Task | None = None) -> None:
+        """Refuse a task that `sizes` say nothing of; hold still what would bypass the projection."""
+        for name in self.layers:
+            self._amount(name)
+        super().before_task(task)
 
     def on_gradients(self, gradients: Gradients) -> Gradients:
         """Remove the protected directions from every weight gradient."""
@@ -110,9 +125,9 @@ class GPM(GradientProjection):
     def after_task(self, task: Task | None = None) -> None:
         """Protect the activity of the task's training samples."""
         if task is not None:
-            seed = int(torch.randint(2**31, (), generator=self.generator))
+            seed = int(from_first_process(torch.randint(2**31, (), generator=self.generator)))
             batch = next(iter(batches(task.train, self.samples, seed=seed, epoch=0)))
-            self.protect(batch.inputs)
+            self.protect(batch.inputs.to(next(self.model.parameters()).device))
             return
         super().after_task(task)
 
@@ -120,18 +135,16 @@ class GPM(GradientProjection):
     def protect(self, x: Tensor) -> None:
         """Extend the bases by the activity that inputs `x` evoke; counts as the end of a task."""
         seen: dict[str, list[Tensor]] = {name: [] for name in self.layers}
-        handles = [observe(layer, seen[name].append) for name, layer in self.layers.items()]
-        training = self.model.training
-        self.model.eval()
-        self.model(x)
-        self.model.train(training)
-        for handle in handles:
-            handle.remove()
+        amounts = {name: self._amount(name) for name in self.layers}
+        with evaluating(self.model), ExitStack() as hooks:
+            for name, layer in self.layers.items():
+                hooks.callback(observe(layer, seen[name].append).remove)
+            self.model(x)
         for name, layer in self.layers.items():
             if not seen[name]:
                 continue
             activity = torch.cat([rows(layer, part) for part in seen[name]])
-            self._bases[name] = extend_basis(self._bases[name], activity, **self._amount(name))
+            self._bases[name] = extend_basis(self._bases[name].to(layer.weight), activity, **amounts[name])
         super().after_task(None)
 
     def _amount(self, name: str) -> dict[str, Any]:
@@ -150,7 +163,8 @@ class GPM(GradientProjection):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.tasks_learned, self._bases = state["tasks_learned"], dict(state["bases"])
+        self.tasks_learned = state["tasks_learned"]
+        self._bases = {name: state["bases"][name].to(layer.weight) for name, layer in self.layers.items()}
         if self.generator is not None and state["generator"] is not None:
             self.generator.set_state(state["generator"])
         if self.tasks_learned:

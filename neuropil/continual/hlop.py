@@ -6,6 +6,7 @@ Spiking Neural Networks. ICLR 2024. https://openreview.net/forum?id=MeB86edZ1P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neuropil.continual.projection import GradientProjection, check_sizes, subspace_sizes
-from neuropil.data.task import Batch, Task
-from neuropil.errors import ConfigError, ShapeError, SubspaceError
+from neuropil.data.task import Task
+from neuropil.errors import ConfigError, NonFiniteError, ShapeError, SubspaceError
+from neuropil.kernels.processes import from_first_process, sum_over_processes
 from neuropil.kernels.subspace import oja_subspace, project
 from neuropil.nn.presynaptic import Synapse, fan_in, observe, rows, weight_gradient
 from neuropil.training.plugin import Gradients, transform_gradients  # noqa: F401  (transform_gradients: doctest)
@@ -98,7 +100,7 @@ class HebbianSubspace:
         for _ in range(2):  # the second pass removes what rounding left
             drawn = drawn - project(drawn, self.directions)
             drawn = torch.linalg.qr(drawn.mT)[0].mT.contiguous()
-        return drawn
+        return from_first_process(drawn)
 
     def freeze(self) -> None:
         """Make every neuron part of the protected subspace."""
@@ -116,11 +118,19 @@ class HebbianSubspace:
             raise ShapeError(
                 f"HebbianSubspace: activity has {x.shape[-1]} features, expected {self.in_features}"
             )
-        if not len(self.growing) or not len(x):
+        if not len(self.growing):
             return
         if residual is None:
             residual = x - self.project(x) if len(self.frozen) else x
-        self._energy = max(self._energy, float(residual.square().sum()) / len(residual), 1e-12)
+        sums = torch.stack([residual.square().sum(), residual.new_tensor(float(len(residual)))])
+        total, count = sum_over_processes(sums).tolist()
+        if not math.isfinite(total):
+            raise NonFiniteError(
+                "HebbianSubspace: the activity holds NaN or infinity, expected finite numbers"
+            )
+        if not count:
+            return
+        self._energy = max(self._energy, total / count, 1e-12)
         self.growing, self.velocity = oja_subspace(
             self.growing, self.velocity, residual, lr=self.lr or _RATE / self._energy,
             momentum=self.momentum, iterations=self.iterations, levels=self.levels,
@@ -158,6 +168,7 @@ class _Site:
         bool  # project the activity itself, or the finished weight gradient (equal in the linear circuit)
     )
     activity: Tensor | None = None
+    hides_weight: bool = False  # while the layer runs: autograd must not add the ordinary weight gradient
     handles: list[RemovableHandle] = field(default_factory=list)
 
 
@@ -180,13 +191,14 @@ class HLOP(GradientProjection):
         sizes: own schedules by layer name: subspace neurons to add at each task.
         lr: Hebbian rate, one for all or by layer name; `None` derives it from the activity.
         levels: lateral time steps of the spiking circuit, `None` for the linear one.
-        rate: weights `[time]` that turn time-folded activity into a weighted firing rate for the Hebbian update;
-            `None` learns from every time step.
+        rate: weights `[time]` that turn activity in time, `[time, batch, ...]` or `[time * batch, ...]`, into a
+            weighted firing rate for the Hebbian update; `None` learns from every time step.
         sample_rows: learn from this many activity rows per batch, drawn anew; `None` from all.
         exclude: layers that learn freely, for instance per-task heads.
 
     Raises:
         SubspaceError: a schedule protects more than 0.85 of a layer's inputs, or has fewer tasks than are met.
+        UnknownNameError: a name in `sizes`, `lr` or `exclude` is no layer that can be protected.
         IncompatibleError: an optimizer other than plain SGD, a parametrized weight or a grouped convolution.
 
     >>> net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -222,7 +234,10 @@ class HLOP(GradientProjection):
         super().__init__(model, exclude=exclude)
         self.rate, self.sample_rows, self.generator = rate, sample_rows, generator
         self.learning = False
-        self._batch_size: int | None = None
+        self.check_names("sizes", sizes or ())
+        self.check_names("lr", lr if isinstance(lr, Mapping) else ())
+        self._inputs = 0  # length of the model's present input
+        self._handle = self._watch_inputs(model)
         self._sites: dict[str, _Site] = {}
         for name, layer in self.layers.items():
             n = fan_in(layer)
@@ -249,13 +264,15 @@ class HLOP(GradientProjection):
 
     def before_task(self, task: Task | None = None) -> None:
         """Grow every layer's subspace for a new task and begin to learn it."""
-        super().before_task(task)
         for name, site in self._sites.items():
             if self.tasks_learned >= len(site.sizes):
                 raise SubspaceError(
                     f"layer {name!r}: task {self.tasks_learned + 1} of a schedule made for {len(site.sizes)} tasks; "
                     "give HLOP the number of tasks or longer sizes"
                 )
+        super().before_task(task)
+        for site in self._sites.values():
+            site.circuit.to(site.layer.weight.detach())  # the model may have moved
             site.circuit.grow(site.sizes[self.tasks_learned])
         self.learning = True
 
@@ -266,11 +283,6 @@ class HLOP(GradientProjection):
         self.learning = False
         super().after_task(task)
 
-    def before_batch(self, batch: Batch) -> Batch:
-        """Note the batch size, which tells a time-folded activity from a static one."""
-        self._batch_size = len(batch.inputs)
-        return super().before_batch(batch)
-
     def on_gradients(self, gradients: Gradients) -> Gradients:
         """Project the weight gradients of layers whose activity was not projected itself."""
         if not self.learning:
@@ -279,6 +291,7 @@ class HLOP(GradientProjection):
 
     def detach(self) -> None:
         """Remove the hooks from the model and let everything learn again."""
+        self._handle.remove()
         for site in self._sites.values():
             while site.handles:
                 site.handles.pop().remove()
@@ -297,20 +310,31 @@ class HLOP(GradientProjection):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.tasks_learned, self.learning = state["tasks_learned"], state["learning"]
-        for name, circuit in self.subspaces.items():
-            circuit.load_state_dict(state["subspaces"][name])
+        for name, site in self._sites.items():
+            site.circuit.load_state_dict(state["subspaces"][name])
+            site.circuit.to(site.layer.weight.detach())
         if self.generator is not None and state["generator"] is not None:
             self.generator.set_state(state["generator"])
         if self.tasks_learned:
             self.freeze_shared()
 
+    def _watch_inputs(self, model: nn.Module) -> RemovableHandle:
+        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if module is model:
+                self._inputs = len(args[0]) if args and isinstance(args[0], Tensor) else 0
+
+        return model.register_forward_pre_hook(note)
+
     def _attach(self, site: _Site) -> None:
+        # A deep copy of the model carries these hooks too, but is another model: they must leave it alone.
         def active(layer: nn.Module) -> bool:
-            return self.learning and layer.training and torch.is_grad_enabled()
+            return layer is site.layer and self.learning and layer.training and torch.is_grad_enabled()
 
         def enter(layer: nn.Module, args: Any) -> None:
+            site.activity = None
             # The ordinary weight gradient is not wanted where the projected one takes its place.
             if active(layer) and site.presynaptic and len(site.circuit.frozen):
+                site.hides_weight = site.layer.weight.requires_grad
                 site.layer.weight.requires_grad_(False)
 
         def see(activity: Tensor) -> None:
@@ -318,13 +342,17 @@ class HLOP(GradientProjection):
                 site.activity = activity
 
         def leave(layer: nn.Module, args: Any, output: Any) -> Any:
-            if site.activity is None:
+            if layer is not site.layer:
                 return None
-            factor = self._learn(site, site.activity)
-            site.activity = None
-            if factor is None:
+            hidden, activity = site.hides_weight, site.activity
+            site.hides_weight, site.activity = False, None
+            if hidden:
+                site.layer.weight.requires_grad_(True)
+            if output is None or activity is None:  # the layer has failed, or is not learning
                 return None
-            site.layer.weight.requires_grad_(True)
+            factor = self._learn(site, activity)
+            if not hidden or factor is None:
+                return None
             if isinstance(output, tuple):  # a stateful layer
                 return (weight_gradient(site.layer, output[0], factor), *output[1:])
             return weight_gradient(site.layer, output, factor)
@@ -332,12 +360,16 @@ class HLOP(GradientProjection):
         site.handles = [
             site.layer.register_forward_pre_hook(enter),
             observe(site.layer, see),
-            site.layer.register_forward_hook(leave),
+            site.layer.register_forward_hook(leave, always_call=True),
         ]
 
     @torch.no_grad()
     def _learn(self, site: _Site, activity: Tensor) -> Tensor | None:
         """Show the circuit an activity; return the factor for the weight gradient if it is projected here."""
+        with torch.autocast(activity.device.type, enabled=False):  # orthogonality needs the full precision
+            return self._learn_exactly(site, activity.to(site.circuit.frozen))
+
+    def _learn_exactly(self, site: _Site, activity: Tensor) -> Tensor | None:
         circuit = site.circuit
         factor = None
         if site.presynaptic and len(circuit.frozen):
@@ -355,7 +387,12 @@ class HLOP(GradientProjection):
         features = activity.shape[-1:] if isinstance(layer, nn.Linear) else activity.shape[-3:]
         if self.rate is not None and self._has_time(activity, len(features)):
             weights = self.rate.to(activity)
-            activity = torch.tensordot(weights, activity.reshape(len(weights), -1, *features), 1)
+            samples, left = divmod(activity.numel(), len(weights) * features.numel())
+            if left:
+                raise ShapeError(
+                    f"HLOP.rate: {len(weights)} time steps do not divide an activity of {list(activity.shape)}"
+                )
+            activity = torch.tensordot(weights, activity.reshape(len(weights), samples, *features), 1)
         x = rows(layer, activity)
         if self.sample_rows is not None and len(x) > self.sample_rows:
             x = x[torch.randint(len(x), (self.sample_rows,), generator=self.generator)]
@@ -363,5 +400,4 @@ class HLOP(GradientProjection):
 
     def _has_time(self, activity: Tensor, feature_dims: int) -> bool:
         # A static input is projected once, before time begins: it is its own rate.
-        folded = self._batch_size is not None and len(activity) > self._batch_size
-        return activity.dim() > feature_dims + 1 or folded
+        return activity.dim() > feature_dims + 1 or 0 < self._inputs < len(activity)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 
 from neuropil.data.task import Batch, Task
-from neuropil.errors import ConfigError, IncompatibleError, SubspaceError
+from neuropil.errors import ConfigError, IncompatibleError, SubspaceError, UnknownNameError, nearest
 from neuropil.nn.presynaptic import fan_in, synapses
 from neuropil.training.plugin import Gradients, Plugin
 
@@ -77,7 +77,7 @@ class GradientProjection(Plugin):
         self.tasks_learned = 0
         weights = {id(layer.weight) for layer in self.layers.values()}
         free = {id(p) for name in exclude for p in model.get_submodule(name).parameters()}
-        self._shared = [p for p in model.parameters() if id(p) not in weights | free]
+        self._shared = [p for p in model.parameters() if p.requires_grad and id(p) not in weights | free]
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._names = {name: f"{name}.weight" if name else "weight" for name in self.layers}
 
@@ -87,10 +87,17 @@ class GradientProjection(Plugin):
         return {}
 
     def before_fit(self, model: nn.Module, optimizer: Optimizer | None) -> None:
-        """Refuse optimizers whose step leaves the directions that the gradient was confined to."""
+        """Refuse another model, and optimizers whose step leaves the directions that gradients are confined to."""
+        who = type(self).__name__
+        trained = {id(p) for p in model.parameters()}
+        for name, layer in self.layers.items():
+            if id(layer.weight) not in trained:
+                raise IncompatibleError(
+                    f"{who}: the weight of its layer {name!r} is no parameter of the model that is trained; "
+                    f"make {who} from that model"
+                )
         if optimizer is None:
             return
-        who = type(self).__name__
         if not isinstance(optimizer, SGD):
             raise IncompatibleError(
                 f"{who} with {type(optimizer).__name__}: per-coordinate scaling turns the step back into protected "
@@ -132,6 +139,14 @@ class GradientProjection(Plugin):
             if basis is not None and len(basis) and parameter in changed:
                 changed[parameter] = remove_directions(changed[parameter], basis)
         return changed
+
+    def check_names(self, setting: str, names: Iterable[str]) -> None:
+        """Raise UnknownNameError when a setting by layer name names no protected layer."""
+        for name in names:
+            if name not in self.layers:
+                raise UnknownNameError(
+                    f"{type(self).__name__}.{setting}: no protected layer {name!r}{nearest(name, self.layers)}"
+                )
 
     def inputs(self, name: str) -> int:
         """Presynaptic inputs of a protected layer."""

@@ -64,14 +64,14 @@ class ReplayBuffer:
     def draw(self, count: int) -> Batch:
         """`count` remembered samples, drawn without replacement as long as there are enough."""
         order = torch.randperm(len(self), generator=self.generator)
-        return self._select(order[torch.arange(count) % len(self)] if count > len(self) else order[:count])
+        return self.select(order[torch.arange(count) % len(self)] if count > len(self) else order[:count])
 
-    def _select(self, index: Tensor) -> Batch:
+    def select(self, index: Tensor) -> Batch:
+        """Remembered samples by their position."""
         if self._memory is None:
             raise ConfigError("replay buffer: it is empty; add samples before drawing")
         inputs, targets, classes = self._memory
-        allowed = [classes[i] for i in index.tolist()]
-        return Batch(inputs[index], targets[index], _allowed(allowed, targets))
+        return Batch(inputs[index], targets[index], _allowed([classes[i] for i in index.tolist()]))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered samples and the generator's position."""
@@ -93,7 +93,7 @@ class ReplayBuffer:
             self.generator.set_state(state["generator"])
 
 
-def _allowed(per_sample: list[tuple[int, ...] | None], targets: Tensor) -> Tensor | None:
+def _allowed(per_sample: list[tuple[int, ...] | None]) -> Tensor | None:
     known = [c for c in per_sample if c is not None]
     if len(known) < len(per_sample):
         return None
@@ -128,8 +128,10 @@ class Replay(Plugin):
             return batch
         old = self.buffer.draw(self.batch_size or len(batch.targets))
         return Batch(
-            torch.cat([batch.inputs, old.inputs]), torch.cat([batch.targets, old.targets]), _join(batch, old)
-        )  # fmt: skip
+            torch.cat([batch.inputs, old.inputs.to(batch.inputs)]),
+            torch.cat([batch.targets, old.targets.to(batch.targets)]),
+            _join(batch, old),
+        )
 
     def after_task(self, task: Task) -> None:
         """Remember samples of the finished task."""
@@ -145,11 +147,16 @@ class Replay(Plugin):
 
 
 def _join(new: Batch, old: Batch) -> Tensor | None:
-    if not isinstance(new.classes, tuple) or not isinstance(old.classes, Tensor):
+    """Mask `[batch, outputs]` of the answers allowed for new and remembered samples; None when all are for some."""
+    if new.classes is None or not isinstance(old.classes, Tensor):
         return None
-    outputs = max(max(new.classes) + 1, old.classes.shape[1])
-    here = class_mask([new.classes] * len(new.targets), outputs)
-    return torch.cat([here, functional.pad(old.classes, (0, outputs - old.classes.shape[1]))])
+    here = new.classes if isinstance(new.classes, Tensor) else _allowed([new.classes] * len(new.targets))
+    if here is None:
+        return None
+    outputs = max(here.shape[1], old.classes.shape[1])
+    return torch.cat(
+        [functional.pad(mask, (0, outputs - mask.shape[1])) for mask in (here, old.classes.to(here.device))]
+    )
 
 
 class Rehearsal(Plugin):
@@ -178,18 +185,19 @@ class Rehearsal(Plugin):
         """Remember samples of the finished task, then learn all remembered ones once more."""
         if self._model is None:
             raise ConfigError("Rehearsal: call before_fit(model, optimizer) first")
+        is_first = not len(self.buffer)
         self.buffer.add_task(task)
-        if task.index == 0:
+        if is_first:
             return
-        optimizer = SGD([p for p in self._model.parameters() if p.requires_grad], lr=self.lr)
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        optimizer, device = SGD(parameters, lr=self.lr), parameters[0].device
         for _ in range(self.epochs):
             order = torch.randperm(len(self.buffer), generator=self.buffer.generator)
             for index in order.split(self.batch_size):
-                batch = self.buffer._select(index)
+                batch = self.buffer.select(index)
                 optimizer.zero_grad()
-                functional.cross_entropy(
-                    restrict(self._model(batch.inputs), batch.classes), batch.targets
-                ).backward()
+                logits = restrict(self._model(batch.inputs.to(device)), batch.classes)
+                functional.cross_entropy(logits, batch.targets.to(device)).backward()
                 optimizer.step()
         optimizer.zero_grad()
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuropil.kernels.processes import sum_over_processes
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -49,13 +51,20 @@ def oja_subspace(
     `D = clamp(y^T (x - y H) / rows, -10, 10)`, then `V <- momentum V + (1 - momentum) D` and `H <- H + lr V`:
     Oja's subspace rule, whose rows converge to an orthonormal basis of the principal subspace of `x`.
 
-    `y^T (x - y H)` is evaluated as `y^T x - (y^T y) H`: the product of `rows x n` is never formed.
+    `y^T (x - y H)` is evaluated as `y^T x - (y^T y) H`: the product of `rows x n` is never formed. Processes that
+    train together see each its part of the rows and make the same step.
+
+    >>> h, v = torch.tensor([[0.6, 0.8]]), torch.zeros(1, 2)
+    >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> oja_subspace(h, v, x, lr=1.0, iterations=100)[0].round(decimals=2)
+    tensor([[1., 0.]])
     """
-    rows = max(1, x.shape[0])
+    rows = sum_over_processes(torch.tensor(float(x.shape[0]), device=x.device)).clamp_min_(1)
     for _ in range(iterations):
         y = quantise(x @ directions.mT, levels)
         change = y.mT @ x
-        change.addmm_(y.mT @ y, directions, alpha=-1.0).div_(rows).clamp_(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        change.addmm_(y.mT @ y, directions, alpha=-1.0)
+        change = sum_over_processes(change).div_(rows).clamp_(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         velocity = torch.lerp(change, velocity, momentum)
         directions = directions.add(velocity, alpha=lr)
     return directions, velocity

@@ -27,18 +27,30 @@ def synapses(model: nn.Module, *, exclude: Iterable[str] = ()) -> dict[str, Syna
 
     Raises:
         UnknownNameError: a name in `exclude` is no such layer.
-        IncompatibleError: a grouped convolution or a parametrized weight, whose gradient has another form.
+        IncompatibleError: a grouped convolution, or a parametrized or shared weight, whose gradient has another
+            form.
 
     >>> list(synapses(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), exclude=["2"]))
     ['0']
     """
     found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    exclude = set(exclude)
     for name in exclude:
         if name not in found:
             raise UnknownNameError(
                 f"exclude: no linear or convolutional layer {name!r}{nearest(name, found)}"
             )
-    chosen = {name: layer for name, layer in found.items() if name not in set(exclude)}
+    chosen = {name: layer for name, layer in found.items() if name not in exclude}
+    owners: dict[int, str] = {}
+    for name, layer in found.items():
+        if parametrize.is_parametrized(layer, "weight"):
+            continue
+        owner = owners.setdefault(id(layer.weight), name)
+        if owner != name and (name in chosen or owner in chosen):
+            raise IncompatibleError(
+                f"layer {name!r}: it shares its weight with layer {owner!r}, so the weight's gradient is a sum over "
+                "the activities of both; exclude both"
+            )
     for name, layer in chosen.items():
         if isinstance(layer, nn.Conv2d) and layer.groups != 1:
             raise IncompatibleError(f"layer {name!r}: grouped convolutions are not served; exclude it")
@@ -65,8 +77,7 @@ def rows(layer: Synapse, x: Tensor) -> Tensor:
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
-    if x.dim() == 5:  # [time, batch, channels, height, width]
-        x = x.flatten(0, 1)
+    x = x.reshape(-1, *x.shape[-3:])  # of [time, batch, channels, height, width], or one sample alone
     padding: Any = layer.padding
     if isinstance(padding, str) or layer.padding_mode != "zeros":
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -79,8 +90,7 @@ def error_rows(layer: Synapse, error: Tensor) -> Tensor:
     """The error at a layer's output as a matrix `[samples, outputs]`, its rows those of `rows`."""
     if isinstance(layer, nn.Linear):
         return error.reshape(-1, error.shape[-1])
-    if error.dim() == 5:
-        error = error.flatten(0, 1)
+    error = error.reshape(-1, *error.shape[-3:])
     return error.flatten(2).mT.reshape(-1, error.shape[1])
 
 
@@ -92,8 +102,9 @@ def observe(layer: Synapse, callback: Callable[[Tensor], None]) -> RemovableHand
     """
     site = getattr(layer, "presynaptic", layer)
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-        callback(args[0].detach())
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if module is site:  # a deep copy of the model carries this hook too, but is another model
+            callback(args[0].detach())
 
     handle: RemovableHandle = site.register_forward_pre_hook(hook)
     return handle
@@ -112,7 +123,7 @@ class _WeightGradient(torch.autograd.Function):
     def backward(ctx: Any, *errors: Any) -> Any:
         (error,) = errors
         (factor,) = ctx.saved_tensors
-        gradient = error_rows(ctx.layer, error).mT @ factor
+        gradient = error_rows(ctx.layer, error).to(factor).mT @ factor  # under autocast they differ
         return error, gradient.view_as(ctx.layer.weight), None, None
 
 

@@ -14,5 +14,6 @@ from neuropil.training.plugin import LossContext as LossContext
 from neuropil.training.plugin import Plugin as Plugin
 from neuropil.training.plugin import gradients_of as gradients_of
 from neuropil.training.plugin import transform_gradients as transform_gradients
+from neuropil.training.plugin import unwrapped as unwrapped
 from neuropil.training.restrict import restrict as restrict
 from neuropil.training.trainer import Trainer as Trainer

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,27 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from neuropil.errors import CheckpointError
+from neuropil.errors import CheckpointError, ConfigError
 
 SCHEMA = 1
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_WORK = ".saving-"
 _TENSOR, _TUPLE, _KEYS = "__tensor__", "__tuple__", "__items__"
 
 
 def flatten(tree: Any, tensors: dict[str, torch.Tensor], path: str = "") -> Any:
     """Plain JSON of `tree`, its tensors moved to `tensors` under their paths."""
     if isinstance(tree, torch.Tensor):
-        tensors[path] = tree.detach().cpu().contiguous().clone()
-        return {_TENSOR: path}
+        place = path if path not in tensors else f"{path}#{len(tensors)}"  # keys "a/b" and "a", "b" meet
+        tensors[place] = tree.detach().cpu().contiguous().clone()
+        return {_TENSOR: place}
     if isinstance(tree, dict):
-        if all(isinstance(key, str) for key in tree):
+        for key in tree:
+            if not (key is None or isinstance(key, bool | int | float | str)):
+                raise CheckpointError(
+                    f"{path or '/'}: a {type(key).__name__} cannot be a key; use strings or numbers"
+                )
+        if all(isinstance(key, str) and key not in (_TENSOR, _TUPLE, _KEYS) for key in tree):
             return {key: flatten(value, tensors, f"{path}/{key}") for key, value in tree.items()}
         return {_KEYS: [[key, flatten(value, tensors, f"{path}/{key}")] for key, value in tree.items()]}
     if isinstance(tree, tuple):
@@ -63,41 +71,53 @@ def save_checkpoint(directory: Path | str, step: int, tree: Any, *, keep: int = 
     The files are written and synced in a temporary folder beside their place, which is then renamed: a reader
     finds a whole checkpoint or none. Every file's SHA-256 stands in the manifest.
     """
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, torch.Tensor] = {}
-    state = json.dumps(
-        {"schema": SCHEMA, "step": step, "tree": flatten(tree, tensors)}, allow_nan=True
-    ).encode()
-    files = {_TENSORS: save(tensors), _STATE: state}
-    digest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files[_MANIFEST] = json.dumps({"schema": SCHEMA, "sha256": digest}, indent=1).encode()
-    target = root / f"step-{step:010d}"
-    work = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+    if keep < 1:
+        raise ConfigError(f"save_checkpoint.keep: got {keep}, expected at least 1")
+    root, files = Path(directory), _files(step, tree)
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        saved = checkpoints(root)
+        # Numbered by when it was saved: what an earlier run left at a later step must not count as newer.
+        number = 1 + int(saved[-1].name.partition("-")[0]) if saved else 1
+        target = root / f"{number:06d}-step-{step}"
+        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=root))
         for name, data in files.items():
             with open(work / name, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if target.exists():
-            shutil.rmtree(target)
+        _sync(work)
         os.rename(work, target)
     except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(root.glob(f"{_WORK}*"))
         raise CheckpointError(
-            f"{target}: cannot be written ({error.strerror}); the last good checkpoint is kept"
+            f"{root}: step {step} cannot be saved ({error.strerror}); the last good checkpoint is kept"
         ) from None
     _sync(root)
-    for old in checkpoints(root)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _remove([*checkpoints(root)[:-keep], *root.glob(f"{_WORK}*")])  # also what a killed process left behind
     return target
+
+
+def _files(step: int, tree: Any) -> dict[str, bytes]:
+    tensors: dict[str, torch.Tensor] = {}
+    flat = flatten(tree, tensors)
+    try:
+        files = {_TENSORS: save(tensors), _STATE: json.dumps({"step": step, "tree": flat}).encode()}
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"step {step}: a tensor is of a kind that cannot be saved ({error})") from None
+    digest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return {**files, _MANIFEST: json.dumps({"schema": SCHEMA, "sha256": digest}).encode()}
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def checkpoints(directory: Path | str) -> list[Path]:
     """Checkpoints under `directory`, oldest first."""
     root = Path(directory)
-    return sorted(path for path in root.glob("step-*") if path.is_dir()) if root.is_dir() else []
+    return sorted(path for path in root.glob("[0-9]*-step-*") if path.is_dir()) if root.is_dir() else []
 
 
 def read_checkpoint(path: Path | str) -> Any:
@@ -109,9 +129,11 @@ def read_checkpoint(path: Path | str) -> Any:
     path = Path(path)
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
-        if manifest["schema"] > SCHEMA:
+        schema = manifest["schema"]
+        if schema != SCHEMA:
+            known = isinstance(schema, int) and schema > SCHEMA
             raise CheckpointError(
-                f"{path}: schema {manifest['schema']}, this version reads up to {SCHEMA}; update neuropil"
+                f"{path}: schema {schema!r}, this version reads {SCHEMA}{'; update neuropil' if known else ''}"
             )
         data = {name: (path / name).read_bytes() for name in (_TENSORS, _STATE)}
         for name, content in data.items():

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from neuropil.data.batching import batches
 from neuropil.data.task import Samples
+from neuropil.training.evaluating import evaluating
 from neuropil.training.restrict import restrict
 
 
@@ -46,16 +47,15 @@ def fisher_diagonal(
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     seed = int(torch.randint(2**31, (), generator=generator))
     inputs = next(iter(batches(samples, count, seed=seed, epoch=0))).inputs
-    training = model.training
-    model.eval()
-    for x in inputs.split(1):
-        log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
-        label = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
-        gradients = torch.autograd.grad(
-            log_p.gather(1, label).sum(), list(parameters.values()), allow_unused=True
-        )
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                total[name].addcmul_(gradient, gradient)
-    model.train(training)
+    inputs = inputs.to(next(model.parameters()).device)
+    with evaluating(model):
+        for x in inputs.split(1):
+            log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
+            label = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(log_p.device)
+            gradients = torch.autograd.grad(
+                log_p.gather(1, label).sum(), list(parameters.values()), allow_unused=True
+            )
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    total[name].addcmul_(gradient, gradient)
     return {name: value.div_(len(inputs)) for name, value in total.items()}

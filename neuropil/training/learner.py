@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import LabelError, NonFiniteError
-from neuropil.training.plugin import LossContext, Plugin, transform_gradients
+from neuropil.errors import LabelError, NonFiniteError, ShapeError
+from neuropil.kernels.processes import sum_over_processes
+from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
 from neuropil.training.restrict import restrict
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -24,6 +26,7 @@ class Learner:
     model: nn.Module
     optimizer: Optimizer | None = None
     plugins: Sequence[Plugin] = ()
+    fabric: Any = None
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Learn from one batch; returns what is worth following, at least `loss`."""
@@ -56,7 +59,9 @@ class Backprop(Learner):
         optimizer: any `torch.optim.Optimizer` over the model's parameters.
         loss: `(output, target) -> scalar`; cross-entropy over the batch's allowed classes by default.
         plugins: what else acts on the batch, the loss and the gradients.
-        backward: how to run the backward pass, for engines that wrap it.
+        fabric: a launched `lightning.fabric.Fabric`, which sets model and optimizer up. With several processes
+            each learns from its part of a batch, and all together make the step that one would make. Plugins that
+            freeze parameters need its strategy "ddp_find_unused_parameters_true".
 
     Raises:
         NonFiniteError: loss or gradient is NaN or infinite; no step has been made.
@@ -75,27 +80,33 @@ class Backprop(Learner):
         *,
         loss: Loss | None = None,
         plugins: Sequence[Plugin] = (),
-        backward: Callable[[Tensor], None] | None = None,
+        fabric: Any = None,
     ) -> None:
-        self.model, self.plugins = model, plugins
+        self.forward = model
         self.optimizer: Optimizer = optimizer
+        if fabric is not None:
+            self.forward, self.optimizer = fabric.setup(model, optimizer)
+        self.model, self.plugins, self.fabric = unwrapped(model), plugins, fabric
         self.loss = loss or functional.cross_entropy
-        self.backward = backward or torch.autograd.backward
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One step on one batch."""
+        batch, share = self._share(batch)
         for plugin in self.plugins:
             batch = plugin.before_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        output = self.model(batch.inputs)
+        output = self.forward(batch.inputs)
         check_labels(batch.targets, output.shape[-1])
         loss = self.objective(output, batch)
         for plugin in self.plugins:
             loss = plugin.on_loss(loss, LossContext(batch, output))
-        value = float(loss.detach())
-        if value != value or value in (float("inf"), float("-inf")):
+        value = self._loss_of_all(loss, share)
+        if not math.isfinite(value):
             raise NonFiniteError(f"loss is {value}; lower the learning rate or look at the batch")
-        self.backward(loss)
+        if self.fabric is None:
+            torch.autograd.backward(loss)
+        else:
+            self.fabric.backward(loss * share)
         transform_gradients(self.model, self.plugins)
         check_gradients(self.model)
         self.optimizer.step()
@@ -110,8 +121,25 @@ class Backprop(Learner):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """The model's output."""
-        output: Tensor = self.model(x)
+        output: Tensor = self.forward(x)
         return output
+
+    def _share(self, batch: Batch) -> tuple[Batch, float]:
+        """This process's part of a batch, and the weight with which all parts' mean is the mean of the batch."""
+        processes = 1 if self.fabric is None else self.fabric.world_size
+        if processes == 1:
+            return batch, 1.0
+        count, rank = len(batch.targets), self.fabric.global_rank
+        # a process without a sample takes part with a weight of zero
+        mine = slice(rank, None, processes) if rank < count else slice(0, 1)
+        classes = batch.classes[mine] if isinstance(batch.classes, Tensor) else batch.classes
+        part = Batch(batch.inputs[mine], batch.targets[mine], classes)
+        return part, len(part.targets) * processes / count if rank < count else 0.0
+
+    def _loss_of_all(self, loss: Tensor, share: float) -> float:
+        if self.fabric is None or self.fabric.world_size == 1:
+            return float(loss.detach())
+        return float(sum_over_processes(loss.detach() * share)) / float(self.fabric.world_size)
 
 
 class OTTT(Backprop):
@@ -132,6 +160,10 @@ class OTTT(Backprop):
 
     def objective(self, output: Tensor, batch: Batch) -> Tensor:
         """Mean over time steps of the loss at each of them."""
+        if output.dim() < 3:
+            raise ShapeError(
+                f"OTTT: the model's output is {list(output.shape)}, expected [time, batch, outputs]; remove its readout"
+            )
         steps = output.shape[0]
         logits = restrict(output, batch.classes).flatten(0, 1)
         return self.loss(logits, batch.targets.repeat(steps))

@@ -12,6 +12,13 @@ from neuropil.data.task import Batch, Task
 
 Gradients = dict[str, Tensor]  # by parameter name, as in `model.named_parameters()`
 
+_WRAPPERS = (  # class, attribute that holds what it wraps
+    ("_FabricModule", "_original_module"),
+    ("DistributedDataParallel", "module"),
+    ("DataParallel", "module"),
+    ("OptimizedModule", "_orig_mod"),
+)
+
 
 class LossContext(NamedTuple):
     """What a plugin may look at when it changes a loss."""
@@ -70,15 +77,33 @@ class Plugin:
         """Restore what `state_dict` gave."""
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside the wrappers of Fabric, DistributedDataParallel and `torch.compile`.
+
+    Plugins know its parameters by the names that they have there.
+
+    >>> net = nn.parallel.DataParallel(nn.Linear(2, 2))
+    >>> unwrapped(net)
+    Linear(in_features=2, out_features=2, bias=True)
+    """
+    for wrapper, inside in _WRAPPERS:
+        if any(kind.__name__ == wrapper for kind in type(model).__mro__):
+            return unwrapped(getattr(model, inside))
+    return model
+
+
 def gradients_of(model: nn.Module) -> Gradients:
     """Gradients present on a model's parameters, by name."""
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in unwrapped(model).named_parameters() if p.grad is not None}
 
 
 def transform_gradients(model: nn.Module, plugins: Iterable[Plugin]) -> None:
-    """Pass the model's gradients through every plugin in turn, between `backward()` and `step()`."""
+    """Pass the model's gradients through every plugin in turn, between `backward()` and `step()`.
+
+    A parameter whose gradient a plugin leaves out is not stepped.
+    """
     gradients = gradients_of(model)
     for plugin in plugins:
         gradients = plugin.on_gradients(gradients)
-    for name, gradient in gradients.items():
-        model.get_parameter(name).grad = gradient
+    for name, parameter in unwrapped(model).named_parameters():
+        parameter.grad = gradients.get(name)

@@ -30,7 +30,7 @@ def restrict(logits: Tensor, classes: Classes) -> Tensor:
             if classes.shape[-1] == outputs
             else torch.nn.functional.pad(classes, (0, outputs - classes.shape[-1]))
         )
-        return logits.masked_fill(~mask, -torch.inf)
+        return logits.masked_fill(~mask.to(logits.device), -torch.inf)
     if max(classes) >= outputs or min(classes) < 0:
         raise LabelError(
             f"classes {list(classes)}: the model has {outputs} outputs, expected 0 to {outputs - 1}"
@@ -42,7 +42,8 @@ def restrict(logits: Tensor, classes: Classes) -> Tensor:
 
 def class_mask(per_sample: list[tuple[int, ...]], outputs: int) -> Tensor:
     """Mask `[batch, outputs]` of the answers allowed for each sample."""
-    mask = torch.zeros(len(per_sample), outputs, dtype=torch.bool)
-    for row, classes in enumerate(per_sample):
-        mask[row, list(classes)] = True
-    return mask
+    rows: dict[tuple[int, ...], Tensor] = {}
+    for classes in set(per_sample):
+        rows[classes] = torch.zeros(outputs, dtype=torch.bool)
+        rows[classes][list(classes)] = True
+    return torch.stack([rows[classes] for classes in per_sample])

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from neuropil.data.batching import batches, n_batches
 from neuropil.data.task import Batch, Stream, Task
-from neuropil.errors import CheckpointError, ConfigError, NeuropilError, NonFiniteError
+from neuropil.errors import CheckpointError, ConfigError, LabelError, NeuropilError, NonFiniteError
 from neuropil.training.checkpoint import read_latest, save_checkpoint
+from neuropil.training.evaluating import evaluating
 from neuropil.training.history import History
+from neuropil.training.interrupt import first_interrupt_waits
 from neuropil.training.learner import Backprop, Learner, Loss
 from neuropil.training.plugin import Plugin
 from neuropil.training.restrict import restrict
 
 Split = Literal["validation", "test"]
+Position = tuple[int, int, int]  # task, epoch, batch to begin at
 
 
 class Trainer:
@@ -40,7 +45,8 @@ class Trainer:
         seed: of the order of samples.
         checkpoint: directory for checkpoints, written after every epoch and when interrupted.
         checkpoint_every: also after this many steps.
-        fabric: a `lightning.fabric.Fabric` for devices, precision and several processes, already launched.
+        fabric: a `lightning.fabric.Fabric` for devices, precision and several processes, already launched; see
+            `Backprop`. A learner brings its own.
         progress: show a progress bar on the terminal.
 
     Raises:
@@ -75,52 +81,57 @@ class Trainer:
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"Trainer.{name}: got {value}, expected at least 1")
-        self.fabric = fabric
         if learner is None:
             if model is None or optimizer is None:
                 raise ConfigError("Trainer: give a model and an optimizer, or a learner")
-            if fabric is not None:
-                model, optimizer = fabric.setup(model, optimizer)
-            learner = Backprop(
-                model,
-                optimizer,
-                loss=loss,
-                plugins=plugins,
-                backward=fabric.backward if fabric is not None else None,
+            learner = Backprop(model, optimizer, loss=loss, plugins=plugins, fabric=fabric)
+        elif any(given is not None for given in (model, optimizer, loss, fabric)) or plugins:
+            raise ConfigError(
+                "Trainer: a learner brings its model, optimizer, loss, plugins and fabric; give them to the learner"
             )
-        self.learner, self.model = learner, learner.model
+        self.learner, self.model, self.fabric = learner, learner.model, learner.fabric
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = checkpoint_every
         self.progress = sys.stderr.isatty() if progress is None else progress
         self.history = History()
         self.step = 0
-        self._start = (0, 0, 0)  # task, epoch, batch to begin at
+        self._start: Position = (0, 0, 0)
+        self._position: Position | None = None  # to resume at; None while a step or a task's end is under way
+        self._epoch_rng = torch.get_rng_state()
 
-    def fit(self, stream: Stream, *, evaluate_on: Split = "test", resume: bool = False) -> History:
+    def fit(
+        self, stream: Stream | Sequence[Task], *, evaluate_on: Split = "test", resume: bool = False
+    ) -> History:
         """Learn every task of `stream` in turn.
 
         After each task the model is judged on all tasks so far and on the next one, on `evaluate_on` samples.
         `resume` goes on from the newest whole checkpoint, if there is one; the same stream and settings give the
-        same bits as a run without interruption. Interrupted by Ctrl-C, it saves a checkpoint first.
+        same bits as a run without interruption (of tasks given as DataLoaders, where they have no generator of
+        their own). Ctrl-C ends it after the step under way, with a checkpoint; a second one ends it at once.
+
+        Raises:
+            EmptyTaskError: the stream or one of its tasks is empty.
+            CheckpointError: the checkpoint was made by another model, other plugins or another version.
         """
+        stream = stream if isinstance(stream, Stream) else Stream(tuple(stream))
+        self._position = None
         self.history, self.step, self._start = History(), 0, (0, 0, 0)
         for plugin in self.learner.plugins:
             plugin.before_fit(self.model, self.learner.optimizer)
         if not (resume and self._restore()):
             self.history.untrained = [self.evaluate(task, evaluate_on) for task in stream]
-        position = self._start
         try:
-            with self._bar(stream) as advance:
+            with self._bar(stream) as advance, first_interrupt_waits() as interrupted:
                 for index in range(self._start[0], len(stream)):
-                    for reached in self._learn(stream[index], index):
-                        position = reached
+                    for _ in self._learn(stream[index], index):
                         advance()
+                        _stop_if(interrupted())
                     self._judge(stream, index, evaluate_on)
-                    position = (index + 1, 0, 0)
-                    self._save(position)
+                    self._save((index + 1, 0, 0))
+                    _stop_if(interrupted())
         except KeyboardInterrupt:
-            self._save(position)
+            self._save_where_whole()
             raise
         for plugin in self.learner.plugins:
             plugin.after_fit()
@@ -131,21 +142,28 @@ class Trainer:
         """Share of a task's samples answered rightly, among the task's classes where it names them."""
         for plugin in self.learner.plugins:
             plugin.before_eval()
-        training = self.model.training
-        self.model.eval()
         right = total = 0
-        for batch in batches(getattr(task, split), 500, shuffle=False):
-            batch = self._place(batch)
-            answer = restrict(self.learner.predict(batch.inputs), task.classes).argmax(-1)
-            right += int((answer == batch.targets).sum())
-            total += len(batch.targets)
-        self.model.train(training)
+        with evaluating(self.model), _saying(lambda: f"task {task.name!r}, {split} samples"):
+            for batch in batches(getattr(task, split), 500, shuffle=False):
+                batch = self._place(batch)
+                answer = restrict(self.learner.predict(batch.inputs), task.classes).argmax(-1)
+                right += int((answer == batch.targets).sum())
+                total += len(batch.targets)
         return right / total
 
-    def _learn(self, task: Task, index: int) -> Iterator[tuple[int, int, int]]:
-        """Steps of one task; yields the position to resume at after each."""
+    def _learn(self, task: Task, index: int) -> Iterator[None]:
+        """Learn one task; yields after each step, when `_position` is where to resume."""
+        where = lambda: f"task {task.name!r}, step {self.step}"  # noqa: E731  (the step at the time of the error)
+        with _saying(where, self._kept()):
+            yield from self._steps(task, index)
+            self._position = None
+            for plugin in self.learner.plugins:
+                plugin.after_task(task)
+
+    def _steps(self, task: Task, index: int) -> Iterator[None]:
         first_epoch, first_batch = self._start[1:] if index == self._start[0] else (0, 0)
         if (first_epoch, first_batch) == (0, 0):
+            self._position = None
             self.learner.start_task()
             for plugin in self.learner.plugins:
                 plugin.before_task(task)
@@ -155,42 +173,40 @@ class Trainer:
             if start == 0:
                 for plugin in self.learner.plugins:
                     plugin.before_epoch(epoch)
-            order = batches(
-                task.train,
-                self.batch_size,
-                seed=self.seed + 1_000_003 * index,
-                epoch=epoch,
-                start=start,
-                classes=task.classes,
-            )
-            for number, batch in enumerate(order, start):
-                try:
-                    measured = self.learner.update(self._place(self._share(batch)))
-                except NonFiniteError as error:
-                    raise NonFiniteError(
-                        f"task {task.name!r}, step {self.step}: {error}{self._kept()}"
-                    ) from None
+            for number, batch in enumerate(self._batches(task, index, epoch, start), start):
+                self._position = None
+                measured = self.learner.update(self._place(batch))
                 self.history.losses.append(measured["loss"])
                 self.step += 1
-                yield index, epoch, number + 1
+                self._position = (index, epoch, number + 1)
                 if self.checkpoint_every and self.step % self.checkpoint_every == 0:
-                    self._save((index, epoch, number + 1))
+                    self._save(self._position)
+                yield
             self._save((index, epoch + 1, 0))
-        for plugin in self.learner.plugins:
-            plugin.after_task(task)
+
+    def _batches(self, task: Task, index: int, epoch: int, start: int) -> Iterator[Batch]:
+        """Batches of an epoch from `start` on, the same ones whether or not it was interrupted there."""
+        draw = partial(
+            batches, task.train, self.batch_size, seed=self.seed + 1_000_003 * index, epoch=epoch, classes=task.classes
+        )  # fmt: skip
+        if not start:
+            self._epoch_rng = torch.get_rng_state()
+        if not start or not isinstance(task.train, DataLoader):
+            yield from draw(start=start)
+            return
+        # A DataLoader draws its order from torch's state: draw it as it was, then go on from the state now.
+        now = torch.get_rng_state()
+        torch.set_rng_state(self._epoch_rng)
+        order = draw(start=start - 1)
+        next(order)
+        torch.set_rng_state(now)
+        yield from order
 
     def _judge(self, stream: Stream, index: int, split: Split) -> None:
         row: list[float | None] = [
             self.evaluate(task, split) if i <= index + 1 else None for i, task in enumerate(stream)
         ]
         self.history.accuracy_matrix.append(row)
-
-    def _share(self, batch: Batch) -> Batch:
-        """This process's part of a batch: their gradients are averaged, so all together make the same step."""
-        if self.fabric is None or self.fabric.world_size == 1:
-            return batch
-        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        return Batch(batch.inputs[mine], batch.targets[mine], batch.classes)
 
     def _place(self, batch: Batch) -> Batch:
         if self.fabric is None:
@@ -204,7 +220,12 @@ class Trainer:
     def _kept(self) -> str:
         return "" if self.checkpoint is None else f"; the last good checkpoint is in {self.checkpoint}"
 
-    def _save(self, position: tuple[int, int, int]) -> None:
+    def _save_where_whole(self) -> None:
+        if self._position is not None:
+            self._save(self._position)
+
+    def _save(self, position: Position) -> None:
+        self._position = position
         if self.checkpoint is None or (self.fabric is not None and self.fabric.global_rank != 0):
             return
         tree = {
@@ -215,6 +236,7 @@ class Trainer:
             "step": self.step,
             "position": list(position),
             "torch_rng": torch.get_rng_state(),
+            "epoch_rng": self._epoch_rng,
         }
         save_checkpoint(self.checkpoint, self.step, tree)
 
@@ -234,6 +256,8 @@ class Trainer:
             self.learner.load_state_dict(tree["learner"])
             self.history = History(**tree["history"])
             self.step, self._start = tree["step"], tuple(tree["position"])
+            self._epoch_rng = tree["epoch_rng"]
+            torch.set_rng_state(tree["torch_rng"])
         except NeuropilError:
             raise
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -241,7 +265,6 @@ class Trainer:
             raise CheckpointError(
                 f"{self.checkpoint}: made by another model or other plugins ({line})"
             ) from None
-        torch.set_rng_state(tree["torch_rng"])
         return True
 
     @contextmanager
@@ -255,3 +278,17 @@ class Trainer:
         with Progress(transient=True) as bar:
             line = bar.add_task(stream.name, total=total, completed=self.step)
             yield lambda: bar.advance(line)
+
+
+def _stop_if(interrupted: bool) -> None:
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _saying(where: Callable[[], str], after: str = "") -> Iterator[None]:
+    """Say in the line of an error of data or loss where it was met."""
+    try:
+        yield
+    except (NonFiniteError, LabelError) as error:
+        raise type(error)(f"{where()}: {error}{after}") from None
