@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Part = Literal["study", "mechanism", "shared"]
 PARTS: tuple[Part, ...] = ("study", "mechanism", "shared")
@@ -105,25 +105,26 @@ def references(source: bytes, module: str, *, is_package: bool) -> Iterator[Refe
 
     A module bound to a name and used as `name.attribute` only counts as the names used.
     """
-    tree = _runtime(ast.parse(source))
     attributes: dict[str, set[tuple[str, ...]]] = {}
     whole: set[str] = set()
-    for node in ast.walk(tree):
+    imports: list[ast.ImportFrom] = []
+    for node in _runtime_nodes(ast.parse(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             attributes.setdefault(node.value.id, set()).add((node.attr,))
             node.value.id = ""  # seen: what is left of this name is a use of the module as a whole
         elif isinstance(node, ast.Name):
             whole.add(node.id)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
+        elif isinstance(node, ast.ImportFrom):
+            imports.append(node)
+        elif isinstance(node, ast.Import):
             for alias in node.names:
                 yield Reference(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, module, is_package)
-            for alias in node.names:
-                bound = alias.asname or alias.name
-                for used in sorted(attributes.get(bound, {()}) if bound not in whole else {()}):
-                    yield Reference(base, (alias.name, *used))
+    for node in imports:
+        base = _absolute(node, module, is_package)
+        for alias in node.names:
+            bound = alias.asname or alias.name
+            for used in sorted(attributes.get(bound, {()}) if bound not in whole else {()}):
+                yield Reference(base, (alias.name, *used))
 
 
 def _imported(path: Path, package: Path) -> list[Path]:
@@ -186,16 +187,19 @@ def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
     return ".".join([*kept, node.module] if node.module else kept)
 
 
-def _runtime(tree: ast.Module) -> ast.Module:
-    """The tree without blocks under TYPE_CHECKING."""
-
-    class Strip(ast.NodeTransformer):
-        def visit_If(self, node: ast.If) -> Any:
-            self.generic_visit(node)
-            return (node.orelse or ast.Pass()) if "TYPE_CHECKING" in ast.unparse(node.test) else node
-
-    stripped = Strip().visit(tree)
-    return stripped if isinstance(stripped, ast.Module) else tree
+def _runtime_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node, parents before children, without blocks under TYPE_CHECKING."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in (
+            getattr(node.test, "id", ""),
+            getattr(node.test, "attr", ""),
+        ):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
 @lru_cache(maxsize=1024)

@@ -126,6 +126,7 @@ def _go_on(
     def keep(record: TrialRecord) -> None:
         if record.key not in kept:
             write_trial(trial_file(directory, record.arm, record.seed), record)
+            (directory / "errors" / f"{record.arm}-{record.seed}.txt").unlink(missing_ok=True)
 
     with _terminable():
         computed = compute_trials(
