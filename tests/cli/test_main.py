@@ -179,7 +179,7 @@ def test_a_signal_ends_it_in_one_line_that_says_how_to_go_on(number: int, code: 
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=250)
     assert process.returncode == code
     said = f"neuropil: {word}; finished trials are kept; go on with: neuropil resume runs/x"
     assert err.split("\n") in ([said, ""], ["", said, ""])

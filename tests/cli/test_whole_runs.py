@@ -42,7 +42,7 @@ class Command:
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=250)
         return process.returncode, out, err
 
     def json(self, *words: str) -> Any:
@@ -58,13 +58,13 @@ def command(tmp_path: Path) -> Command:
 
 def stop_after_a_trial(process: subprocess.Popen[str], run: Path, number: int) -> tuple[int, str]:
     """Send a signal once a first trial is kept; the exit code and what was said."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not any(run.glob("trials/*.json")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=250)
     return process.returncode, err
 
 
