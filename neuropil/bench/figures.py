@@ -22,6 +22,7 @@ from neuropil.bench.panels import (
     evenly,
     heat_map,
     keys,
+    layer_names,
     lines,
     mean_matrix,
     mean_series,
@@ -272,7 +273,7 @@ class FiringRates:
     def draw(self, result: Result, colours: Mapping[str, str]) -> Any:
         """One panel of lines a layer."""
         layers = keys(trial.arrays.get(self.array) for trial in result.trials)
-        figure = panels(layers, {}, height=230, x="tasks learned", y="spikes per step")
+        figure = panels(layer_names(layers), {}, height=230, x="tasks learned", y="spikes per step")
         for panel, layer in enumerate(layers):
 
             def pick(trial: TrialRecord, layer: str = layer) -> Series | None:
@@ -302,7 +303,7 @@ class Spectra:
     def draw(self, result: Result, colours: Mapping[str, str]) -> Any:
         """One panel a layer; the optimum dashed in grey."""
         layers = keys(trial.arrays.get(self.array) for trial in result.trials)
-        figure = panels(layers, {}, height=260, x="directions", y="captured energy")
+        figure = panels(layer_names(layers), {}, height=260, x="directions", y="captured energy")
         for panel, layer in enumerate(layers):
 
             def pick(trial: TrialRecord, which: str = "hebbian", layer: str = layer) -> Series | None:

@@ -105,6 +105,8 @@ def lines(figure: Any, panel: int, result: Result, colours: Mapping[str, str], p
             hovertemplate="%{y:.3~g}",
             **common,
         )
+        if len(mean) <= 6:
+            figure.update_layout({axis("xaxis", panel): {"dtick": 1}})
     figure.update_layout(hovermode="x unified")
 
 
@@ -174,6 +176,11 @@ def trials_with(result: Result, arm: str, array: str) -> list[TrialRecord]:
 def keys(mappings: Iterable[Mapping[str, Any] | None]) -> list[str]:
     """Keys of all mappings, in order of first appearance."""
     return list(dict.fromkeys(key for mapping in mappings for key in mapping or ()))
+
+
+def layer_names(layers: Iterable[str]) -> list[str]:
+    """Titles of layers; a bare number, as `torch.nn.Sequential` names its parts, is told to be a layer."""
+    return [f"layer {name}" if name.isdigit() else name for name in layers]
 
 
 def evenly(n: int, most: int) -> list[int]:

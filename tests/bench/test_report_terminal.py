@@ -32,7 +32,16 @@ def test_tables_hold_claims_metrics_and_cost():
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_numbers_are_whole_in_a_narrow_terminal(width):
-    assert "86.4 ± 0.2 %" in printed(example(), width)
+    run = example()
+    many = tuple(
+        replace(t, metrics={**t.metrics, **{f"another_metric_{i}": 0.123 * i for i in range(9)}})
+        for t in run.trials
+    )
+    text = printed(replace(run, trials=many), width)
+    assert "86.4 ± 0.2 %" in text
+    assert "another_metric_8" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_smoke_scale_and_one_seed():

@@ -9,8 +9,13 @@ from neuropil.bench.claim import Claim
 from neuropil.bench.result import Judgement, Result
 from neuropil.bench.statistics import interval
 
-FRACTIONS = ("acc", "accuracy", "bwt", "fwt", "forgetting", "transfer", "error")
-WORDS = {"acc": "average accuracy", "bwt": "backward transfer", "fwt": "forward transfer"}
+FRACTIONS = ("acc", "accuracy", "bwt", "fwt", "forgetting", "transfer", "error", "new_task", "captured")
+WORDS = {
+    "acc": "average accuracy",
+    "bwt": "backward transfer",
+    "fwt": "forward transfer",
+    "new_task": "accuracy just learned",
+}
 JUDGED_SCALE = "laptop"
 MINUS = "\N{MINUS SIGN}"
 
@@ -39,7 +44,7 @@ def estimate(values: Sequence[float | None]) -> Estimate:
 
 def is_fraction(metric: str) -> bool:
     """Whether a metric is a fraction by its name, to be shown in percent."""
-    return metric.rsplit("_", 1)[-1] in FRACTIONS
+    return metric in FRACTIONS or metric.rsplit("_", 1)[-1] in FRACTIONS
 
 
 def number(value: float | None, metric: str = "", *, unit: bool = True) -> str:

@@ -10,7 +10,7 @@ from neuropil.bench.report import summary
 from neuropil.bench.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -27,9 +27,8 @@ def print_result(result: Result, console: Console | None = None) -> None:
     console.print()
     if result.judgements:
         console.print(_claims(result))
-    console.print(_arms(result))
-    if summary.cost_names(result):
-        console.print(_costs(result))
+    for table in (*_arms(result, console.width), *(_costs(result, console.width) if result.trials else ())):
+        console.print(table)
     for failure in result.failures:
         console.print(
             f"failed: {failure.arm}, seed {failure.seed}: {failure.message}", style="red", markup=False
@@ -135,25 +134,47 @@ def _claims(result: Result) -> Table:
     return table
 
 
-def _arms(result: Result) -> Table:
-    metrics = summary.metric_names(result)
-    table = _table("arm", *metrics, numeric_from=1)
-    for arm in result.arms:
-        estimates = [(summary.estimate(result.metric(arm, name)), name) for name in metrics]
-        table.add_row(_literal(arm), *(_spread(*pair) for pair in estimates))
+def _arms(result: Result, width: int) -> list[Table]:
+    columns = {
+        name: [_spread(summary.estimate(result.metric(arm, name)), name) for arm in result.arms]
+        for name in summary.metric_names(result)
+    }
+    tables = _grid("arm", result, columns, width)
     seeds = len(result.seeds)
     half = "mean ± half of the 95 % interval, " if seeds > 1 else ""
-    table.caption = f"{half}{seeds} {'seed' if seeds == 1 else 'seeds'}, {result.scale} scale"
-    return table
+    tables[-1].caption = f"{half}{seeds} {'seed' if seeds == 1 else 'seeds'}, {result.scale} scale"
+    return tables
 
 
-def _costs(result: Result) -> Table:
-    costs = summary.cost_names(result)
-    table = _table("cost a trial", *(name.replace("_", " ") for name in costs), numeric_from=1)
-    for arm in result.arms:
-        spent = [summary.number(summary.estimate(summary.cost(result, arm, name)).mean) for name in costs]
-        table.add_row(_literal(arm), *spent)
-    return table
+def _costs(result: Result, width: int) -> list[Table]:
+    columns = {
+        name.replace("_", " "): [
+            summary.number(summary.estimate(summary.cost(result, arm, name)).mean) for arm in result.arms
+        ]
+        for name in summary.cost_names(result)
+    }
+    return _grid("cost a trial", result, columns, width)
+
+
+def _grid(corner: str, result: Result, columns: Mapping[str, Sequence[str]], width: int) -> list[Table]:
+    """Arms against columns of numbers, in as many tables as it takes to show every number whole."""
+    first = max(map(len, (corner, *result.arms)))
+    tables: list[list[str]] = [[]]
+    room = width - first
+    for name, cells in columns.items():
+        needed = max(map(len, (name, *cells))) + 3
+        if needed > room and tables[-1]:
+            tables.append([])
+            room = width - first
+        tables[-1].append(name)
+        room -= needed
+    drawn = []
+    for names in tables:
+        table = _table(corner, *names, numeric_from=1)
+        for i, arm in enumerate(result.arms):
+            table.add_row(_literal(arm), *(columns[name][i] for name in names))
+        drawn.append(table)
+    return drawn
 
 
 def _spread(estimate: summary.Estimate, metric: str) -> str:
