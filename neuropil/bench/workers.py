@@ -179,15 +179,20 @@ def _serve(connection: Connection) -> None:
     """Life of a worker: compute what comes until the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # a trial that prints must not spoil what the parent prints
-    while True:
-        try:
-            job = connection.recv()
-        except (EOFError, OSError):
-            return
-        except Exception as error:
-            connection.send(Reply(None, _one_line(error), traceback.format_exc()))
-            continue
-        connection.send(compute(job))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            connection.send(_answer(connection))
+
+
+def _answer(connection: Connection) -> Reply:
+    """Reply to the next job; one that cannot be read here, such as for a failing import, is answered too."""
+    try:
+        job = connection.recv()
+    except (EOFError, OSError):
+        raise
+    except Exception as error:
+        return Reply(None, _one_line(error), traceback.format_exc())
+    return compute(job)
 
 
 def _end_with_parent() -> None:
