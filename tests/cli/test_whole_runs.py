@@ -145,3 +145,24 @@ def test_tuning_needs_a_search_space(command: Command) -> None:
     code, out, err = command("tune", "alpha")
     assert (code, out) == (2, "")
     assert err.startswith("neuropil: study alpha: nothing to tune")
+
+
+def test_the_main_job_keeps_the_contract(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "neuropil", "run", "hlop", "--scale", "smoke", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "NEUROPIL_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+    assert set(document) == {"id", "scale", "seeds", "arms", "cost", "claims", "report", "seconds"}
+    assert {"hlop", "finetune", "ewc", "replay", "gpm", "joint"} <= set(document["arms"])
+    for metrics in document["arms"].values():
+        assert {"acc", "bwt"} <= set(metrics)
+        assert all(len(values) == len(document["seeds"]) for values in metrics.values())
+        assert all(0 <= value <= 1 for value in metrics["acc"])
+    assert sum(claim["primary"] for claim in document["claims"]) == 1
+    assert (tmp_path / document["report"]).is_file()
