@@ -1,7 +1,7 @@
 """Compiling with Numba when it is first needed, and running what is compiled on the threads torch may use.
 
-Compiled functions release the interpreter lock and are run by ordinary Python threads. So there is no second pool
-of native threads: nothing to lock when several callers launch at once, and a forked child starts its own.
+Compiled functions run on the team of threads that torch's own operators run on; where there is none that can be
+asked, and in a forked child, which has lost its team, ordinary Python threads take over.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from neuropil.errors import MissingExtraError
+from neuropil.kernels.team import find_team
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
@@ -26,11 +27,16 @@ class Kernel:
     """A function that Numba compiles at its first call, for itself and for the kernels that call it.
 
     Nothing is contracted into fused multiply-adds unless `contract`: rounding is then torch's, and with it
-    every comparison with a threshold. Division by zero gives infinity, as in numpy.
+    every comparison with a threshold; no sum is taken in another order unless `reorder`. Division by zero gives
+    infinity, as in numpy.
     """
 
-    def __init__(self, function: Callable[..., Any], *, contract: bool, inline: bool) -> None:
-        self._function, self._contract, self._inline = function, contract, inline
+    def __init__(
+        self, function: Callable[..., Any], *, contract: bool, inline: bool, reorder: bool = False
+    ) -> None:
+        self._function, self._inline = function, inline
+        allowed = {"contract": contract, "reassoc": reorder}
+        self._fastmath = {name for name, yes in allowed.items() if yes} or False
         functools.update_wrapper(self, function)
 
     @functools.cached_property
@@ -44,7 +50,7 @@ class Kernel:
             numba.njit,
             nogil=True,
             error_model="numpy",
-            fastmath={"contract"} if self._contract else False,
+            fastmath=self._fastmath,
             forceinline=self._inline,
         )
         try:
@@ -77,6 +83,11 @@ def smooth_part(function: Callable[..., Any]) -> Kernel:
     return Kernel(function, contract=True, inline=True)
 
 
+def sum_part(function: Callable[..., Any]) -> Kernel:
+    """Like `smooth_part`, whose sums may moreover be taken in any order: several numbers at once."""
+    return Kernel(function, contract=True, inline=True, reorder=True)
+
+
 def serves(*tensors: torch.Tensor) -> bool:
     """Whether compiled kernels take these tensors: on the CPU, all float32 or all float64.
 
@@ -91,18 +102,25 @@ def serves(*tensors: torch.Tensor) -> bool:
     )
 
 
-def run_over(function: Kernel, lanes: int, work: int, *args: Any) -> None:
+def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 64) -> None:
     """Call `function(start, stop, *args)` on pieces that cover `range(lanes)`, on `torch.get_num_threads()`.
 
-    `work` is the number of elements touched in all. Lanes are independent, so the result does not depend on
-    the number of threads.
+    `work` is the number of elements touched in all, `grain` the number of lanes that pieces are multiples of.
+    Lanes are independent, so the result does not depend on the number of threads.
     """
     threads = min(torch.get_num_threads(), max(1, work // _WORTH_A_THREAD))
-    if threads == 1:
-        function(0, lanes, *args)
-        return
     # A few pieces per thread, so that a thread that was interrupted does not keep the others waiting.
-    piece = -(-lanes // (4 * threads) // 64) * 64 or lanes
+    piece = max(1, -(-lanes // (4 * threads) // grain)) * grain
+    if threads == 1 or lanes <= piece:
+        function(0, lanes, *args)
+    elif (team := find_team(os.getpid())) is not None:
+        team.run(function.dispatcher, threads, lanes, piece, args)
+    else:
+        _run_on_pool(function, threads, lanes, piece, args)
+
+
+def _run_on_pool(function: Kernel, threads: int, lanes: int, piece: int, args: tuple[Any, ...]) -> None:
+    """Take the pieces with ordinary Python threads, as compiled functions release the interpreter lock."""
     starts = iter(range(0, lanes, piece))
 
     def work_off() -> None:
