@@ -1,5 +1,6 @@
 # make install   prepare .venv
 # make demo      learn task after task without forgetting, beside the network that forgets
+# make peers     prepare what the benchmarks compare with (python -m benchmarks)
 # make test      lint, types, import contracts, all tests
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test
+.PHONY: install demo peers test
 
 install: $(INSTALLED)
 
@@ -21,6 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	@$(BIN)/neuropil run hlop
+
+peers: install
+	@$(BIN)/python -m benchmarks.environments
 
 test: install
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""One module per group of workloads, each with a list `WORKLOADS`; found by their place."""
