@@ -63,6 +63,8 @@ class ReplayBuffer:
 
     def draw(self, count: int) -> Batch:
         """`count` remembered samples, drawn without replacement as long as there are enough."""
+        if self._memory is None:
+            raise ConfigError("replay buffer: it is empty; add samples before drawing")
         order = torch.randperm(len(self), generator=self.generator)
         return self.select(order[torch.arange(count) % len(self)] if count > len(self) else order[:count])
 

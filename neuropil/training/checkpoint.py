@@ -26,7 +26,7 @@ _TENSOR, _TUPLE, _KEYS = "__tensor__", "__tuple__", "__items__"
 
 def flatten(tree: Any, tensors: dict[str, torch.Tensor], path: str = "") -> Any:
     """Plain JSON of `tree`, its tensors moved to `tensors` under their paths."""
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, torch.Tensor) and tree.layout == torch.strided:
         place = path if path not in tensors else f"{path}#{len(tensors)}"  # keys "a/b" and "a", "b" meet
         tensors[place] = tree.detach().cpu().contiguous().clone()
         return {_TENSOR: place}

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from neuropil.data.task import Batch
 from neuropil.errors import LabelError, NonFiniteError, ShapeError
 from neuropil.kernels.processes import sum_over_processes
+from neuropil.nn.finite import check_finite
 from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
 from neuropil.training.restrict import restrict
 
@@ -64,7 +65,7 @@ class Backprop(Learner):
             freeze parameters need its strategy "ddp_find_unused_parameters_true".
 
     Raises:
-        NonFiniteError: loss or gradient is NaN or infinite; no step has been made.
+        NonFiniteError: inputs, loss or a gradient are NaN or infinite; no step has been made.
         LabelError: a target is no output of the model.
 
     >>> net = nn.Linear(2, 2)
@@ -94,6 +95,7 @@ class Backprop(Learner):
         batch, share = self._share(batch)
         for plugin in self.plugins:
             batch = plugin.before_batch(batch)
+        check_finite(batch.inputs, "inputs")  # before they reach the statistics of a normalisation
         self.optimizer.zero_grad(set_to_none=True)
         output = self.forward(batch.inputs)
         check_labels(batch.targets, output.shape[-1])

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from neuropil.continual import HLOP, HebbianSubspace, Rehearsal
+from neuropil.continual.projection import remove_directions, subspace_sizes
+from neuropil.errors import (
+    ConfigError,
+    IncompatibleError,
+    NonFiniteError,
+    ShapeError,
+    SubspaceError,
+    UnknownNameError,
+)
+from neuropil.nn import (
+    DSR,
+    LIF,
+    FeedbackConv2d,
+    FeedbackLinear,
+    RateReadout,
+    Sequential,
+    SignSymmetricConv2d,
+    SignSymmetricLinear,
+    TracedConv2d,
+    TracedLinear,
+    WeightedRateReadout,
+)
+from neuropil.nn.presynaptic import observe, rows
+from neuropil.training import Trainer
+from tests.training.worlds import CLASSES, FEATURES, mlp, sgd, spiking, stream
+
+
+def seeded(seed: int = 7) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def hlop(weighted_rate: bool = False, **settings: Any) -> Any:
+    rate = DSR().weights(4) if weighted_rate else None
+    return lambda model: HLOP(model, tasks=3, rate=rate, generator=seeded(), **settings)
+
+
+PARTS = [
+    ("plugin", hlop),
+    ("plugin", partial(hlop, levels=40)),
+    ("plugin", partial(hlop, weighted_rate=True)),
+    ("plugin", partial(hlop, sample_rows=8)),
+]
+
+# Each kind of layer with an input that has a batch of 6, and a time of 5 where it lives in time.
+LAYERS = {
+    "linear": lambda: (nn.Linear(20, 7, bias=False), (6, 20)),
+    "tokens": lambda: (nn.Linear(20, 7, bias=False), (6, 3, 20)),
+    "feedback": lambda: (FeedbackLinear(20, 7, bias=False), (6, 20)),
+    "sign": lambda: (SignSymmetricLinear(20, 7, bias=False), (6, 20)),
+    "conv": lambda: (nn.Conv2d(5, 7, 2, bias=False), (6, 5, 4, 3)),
+    "strided": lambda: (nn.Conv2d(5, 7, 2, stride=2, padding=1, bias=False), (6, 5, 4, 3)),
+    "same": lambda: (nn.Conv2d(5, 7, 3, padding="same", padding_mode="reflect", bias=False), (6, 5, 4, 3)),
+    "dilated": lambda: (nn.Conv2d(5, 7, 2, dilation=2, padding=1, bias=False), (6, 5, 4, 3)),
+    "feedback_conv": lambda: (FeedbackConv2d(5, 7, 2, stride=2, bias=False), (6, 5, 4, 3)),
+    "sign_conv": lambda: (SignSymmetricConv2d(5, 7, 2, padding=1, bias=False), (6, 5, 4, 3)),
+    "traced": lambda: (TracedLinear(20, 7, bias=False, decay=0.5), (5, 6, 20)),
+    "traced_conv": lambda: (TracedConv2d(5, 7, 2, bias=False, decay=0.5), (5, 6, 5, 4, 3)),
+}
+every_layer = pytest.mark.parametrize("kind", LAYERS)
+
+
+class Weighs(nn.Module):
+    """A model around one layer, which may answer with a state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y[0] if isinstance(y, tuple) else y
+
+
+def protected(kind: str, **settings: Any) -> tuple[Weighs, HLOP, tuple[int, ...], Tensor]:
+    """A layer in its second task, with 8 random directions frozen after its first."""
+    torch.manual_seed(0)
+    layer, shape = LAYERS[kind]()
+    model = Weighs(layer).double()
+    n = layer.weight[0].numel()
+    hlop = HLOP(model, sizes={"layer": (8, 4)}, generator=seeded(), **settings)
+    hlop.before_task()
+    hlop.after_task()
+    hlop.before_task()
+    basis = hlop.bases["layer"]
+    torch.testing.assert_close(basis @ basis.mT, torch.eye(8, dtype=torch.double))
+    assert basis.shape == (8, n)
+    return model, hlop, shape, basis
+
+
+def weight_gradient(model: Weighs, hlop: HLOP | None, x: Tensor, error_seed: int = 1) -> Tensor:
+    model.zero_grad()
+    y = model(x)
+    error = torch.randn(y.shape, dtype=y.dtype, generator=seeded(error_seed))
+    y.backward(error)
+    gradients = {"layer.weight": model.layer.weight.grad}
+    return (hlop.on_gradients(gradients) if hlop else gradients)["layer.weight"].clone()
+
+
+@every_layer
+def test_gradient_is_error_times_the_unprotected_part_of_activity(kind: str) -> None:
+    model, hlop, shape, basis = protected(kind)
+    x = torch.randn(shape, dtype=torch.double)
+    found = weight_gradient(model, hlop, x)
+    plain = copy.deepcopy(model)
+    seen: list[Tensor] = []
+    observe(plain.layer, seen.append)
+    weight = plain.layer.weight.detach()
+    raw = weight_gradient(plain, None, x)
+    # G^T (I - P) X by hand: rows of G from the layer's own equation y = X W^T
+    activity = rows(plain.layer, seen[0])
+    y = plain(x)
+    error = torch.randn(y.shape, dtype=y.dtype, generator=seeded(1))
+    if isinstance(plain.layer, nn.Conv2d):
+        error = error.reshape(-1, *error.shape[-3:]).permute(0, 2, 3, 1)
+    error = error.reshape(-1, weight.shape[0])
+    unprotected = activity - activity @ basis.mT @ basis
+    torch.testing.assert_close(raw, (error.mT @ activity).view_as(weight))  # the rows are the right ones
+    torch.testing.assert_close(found, (error.mT @ unprotected).view_as(weight))
+    torch.testing.assert_close(found, remove_directions(raw, basis))  # both ways to project agree
+
+
+@every_layer
+def test_a_step_changes_no_output_on_protected_activity(kind: str) -> None:
+    model, hlop, shape, basis = protected(kind)
+    layer, before = model.layer, model.layer.weight.detach().clone()
+    old = torch.randn(50, 8, dtype=torch.double) @ basis
+    step = weight_gradient(model, hlop, torch.randn(shape, dtype=torch.double))
+    with torch.no_grad():
+        layer.weight -= 0.5 * step
+    change = (layer.weight - before).flatten(1)
+    assert change.norm() > 0.1
+    torch.testing.assert_close(old @ change.mT, torch.zeros(50, 7, dtype=torch.double), rtol=0, atol=1e-12)
+    ablated = weight_gradient(copy.deepcopy(model), None, torch.randn(shape, dtype=torch.double))
+    assert (old @ ablated.flatten(1).mT).norm() > 1
+
+
+@every_layer
+def test_forward_pass_and_errors_are_those_without_it(kind: str) -> None:
+    model, _, shape, _ = protected(kind)
+    plain = copy.deepcopy(model)
+    results = []
+    for each in (model, plain):
+        x = torch.randn(shape, dtype=torch.double, generator=seeded(3)).requires_grad_()
+        y = each(x)
+        y.backward(torch.ones_like(y))
+        results.append((y.detach(), x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@every_layer
+def test_many_levels_tend_to_the_linear_circuit(kind: str) -> None:
+    differences = []
+    for levels in (None, 40, 4000, 10**7):
+        model, hlop, shape, _ = protected(kind, levels=levels)
+        x = torch.randn(shape, dtype=torch.double, generator=seeded(3))
+        found = weight_gradient(model, hlop, x)
+        linear = found if levels is None else linear
+        differences.append(float((found - linear).norm() / linear.norm()))
+    assert differences[0] == 0 < differences[3] < 1e-5 < differences[2] < 1e-2 < 10 * differences[1]
+    assert differences[2] < differences[1]
+
+
+def test_first_task_is_learned_as_without_it() -> None:
+    plain, guarded = mlp(), mlp()
+    hlop = HLOP(guarded, tasks=2)
+    for model, plugins in ((plain, []), (guarded, [hlop])):
+        Trainer(model, sgd(model), plugins=plugins, progress=False).fit(stream(1))
+    for a, b in zip(plain.parameters(), guarded.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def dsr_network() -> nn.Module:
+    torch.manual_seed(0)
+    return Sequential(
+        nn.Linear(FEATURES, 16), DSR(), nn.Linear(16, CLASSES), WeightedRateReadout(DSR().weights(4)), time_steps=4
+    )
+
+
+def online_network() -> nn.Module:
+    torch.manual_seed(0)
+    return Sequential(
+        nn.Linear(FEATURES, 16), LIF(temporal_gradient=False),
+        TracedLinear(16, CLASSES, decay=0.5), RateReadout(), time_steps=4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("network", [mlp, spiking, dsr_network, online_network])
+def test_every_weight_step_of_a_whole_second_task_avoids_the_protected_span(network: Any) -> None:
+    model = network().double()
+    hlop = HLOP(model, tasks=3, generator=seeded())
+    tasks = stream(2)
+    for task in tasks:
+        for split in (task.train, task.test):
+            split.tensors = (split.tensors[0].double(), split.tensors[1])
+    judge = Trainer(model, sgd(model), plugins=[hlop], batch_size=16, progress=False)
+    judge.fit(tasks[:1])
+    for circuit in hlop.subspaces.values():  # Hebbian rows are orthonormal only in the limit
+        circuit.frozen = torch.linalg.qr(circuit.frozen.mT)[0].mT.contiguous()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    bases = {name: basis.clone() for name, basis in hlop.bases.items()}
+    judge.fit(tasks[1:])
+    moved = 0.0
+    for name, p in model.named_parameters():
+        layer = name.removesuffix(".weight")
+        if layer in bases:
+            change = p.detach() - before[name]
+            assert float((bases[layer] @ change.mT).abs().max()) < 1e-12
+            moved += float(change.norm())
+        else:  # biases and thresholds
+            assert torch.equal(p, before[name])
+    assert moved > 0.01
+    for name, basis in hlop.bases.items():
+        assert torch.equal(basis[: len(bases[name])], bases[name])  # what is frozen stays
+
+
+def test_rate_is_learned_where_there_is_time() -> None:
+    """One Hebbian update per batch on the weighted rate; a static input is its own rate."""
+    model = spiking()
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    hlop, by_hand = HLOP(model, tasks=2, rate=weights, generator=seeded()), HLOP(spiking(), tasks=2, generator=seeded())
+    hlop.before_task()
+    by_hand.before_task()
+    x = torch.rand(6, FEATURES) * 2
+    seen: list[Tensor] = []
+    handle = model[2].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    model(x)
+    handle.remove()
+    by_hand.subspaces["0"].update(x)
+    by_hand.subspaces["2"].update(torch.einsum("t,tbn->bn", weights, seen[0].reshape(4, 6, 16)))
+    for name in ("0", "2"):
+        torch.testing.assert_close(hlop.subspaces[name].growing, by_hand.subspaces[name].growing)
+
+
+def test_a_rate_of_another_length_is_refused_in_one_line() -> None:
+    model = spiking()
+    hlop = HLOP(model, tasks=2, rate=torch.ones(5) / 5)
+    hlop.before_task()
+    with pytest.raises(ShapeError, match="5 time steps") as caught:
+        model(torch.rand(7, FEATURES))
+    assert "\n" not in str(caught.value)
+
+
+def test_sampled_rows_are_rows() -> None:
+    model = nn.Sequential(nn.Linear(12, 3))
+    hlop = HLOP(model, sizes={"0": (2,)}, sample_rows=5, generator=seeded())
+    hlop.before_task()
+    x, twin = torch.rand(9, 12), copy.deepcopy(hlop.subspaces["0"].growing)
+    draw = seeded()
+    torch.randn(2, 12, generator=draw)
+    chosen = x[torch.randint(9, (5,), generator=draw)]
+    model(x)
+    expected = HebbianSubspace(12)
+    expected.growing, expected.velocity = twin, torch.zeros_like(twin)
+    expected.update(chosen)
+    torch.testing.assert_close(hlop.subspaces["0"].growing, expected.growing)
+
+
+def test_heads_of_single_tasks_learn_freely() -> None:
+    model = mlp()
+    hlop = HLOP(model, tasks=3, exclude=["leave"], generator=seeded())
+    plain = {n: p.detach().clone() for n, p in model.named_parameters()}
+    Trainer(model, sgd(model), plugins=[hlop], progress=False).fit(stream(2))
+    assert set(hlop.bases) == {"enter", "inner"}
+    assert all(p.requires_grad == (n in FREE) for n, p in model.named_parameters())
+    assert not torch.equal(model.leave.bias, plain["leave.bias"])
+
+
+FREE = {"enter.weight", "inner.weight", "leave.weight", "leave.bias"}
+
+
+def test_normalisation_stands_still_from_the_second_task_on() -> None:
+    model = nn.Sequential(nn.Linear(FEATURES, 9), nn.BatchNorm1d(9), nn.Linear(9, CLASSES))
+    hlop = HLOP(model, tasks=3)
+    judge = Trainer(model, sgd(model), plugins=[hlop], progress=False)
+    judge.fit(stream(1))
+    before = {name: value.clone() for name, value in model[1].state_dict().items()}
+    judge.fit(stream(2)[1:])
+    assert all(torch.equal(value, before[name]) for name, value in model[1].state_dict().items())
+
+
+def test_detaching_gives_back_what_was_frozen_and_only_that() -> None:
+    model = mlp()
+    model.inner.bias.requires_grad_(False)  # the user's own choice
+    hlop = HLOP(model, tasks=2)
+    Trainer(model, sgd(model), plugins=[hlop], progress=False).fit(stream(2))
+    assert not model.enter.bias.requires_grad
+    hlop.detach()
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["inner.bias"]
+
+
+def test_a_weight_frozen_by_the_user_stays_frozen() -> None:
+    model, hlop, shape, _ = protected("linear")
+    model.layer.weight.requires_grad_(False)
+    y = model(torch.randn(shape, dtype=torch.double))
+    assert not y.requires_grad and not model.layer.weight.requires_grad
+
+
+def test_a_failed_forward_pass_leaves_the_weight_learnable() -> None:
+    model, hlop, shape, _ = protected("linear")
+    with pytest.raises(RuntimeError):
+        model(torch.randn(6, 21, dtype=torch.double))
+    assert model.layer.weight.requires_grad
+    assert weight_gradient(model, hlop, torch.randn(shape, dtype=torch.double)).norm() > 0
+
+
+def test_mixed_precision_keeps_the_protection() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 10, bias=False))
+    hlop = HLOP(model, sizes={"0": (8, 4)}, generator=seeded())
+    hlop.before_task()
+    hlop.after_task()
+    hlop.before_task()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(torch.rand(6, 20))
+    output.float().square().sum().backward()
+    basis, gradient = hlop.bases["0"], model[0].weight.grad
+    assert output.dtype == torch.bfloat16
+    assert gradient.dtype == torch.float
+    assert float((gradient @ basis.mT).norm() / gradient.norm()) < 1e-5
+
+
+def test_rehearsal_learns_unprotected_between_tasks() -> None:
+    model = mlp()
+    hlop = HLOP(model, tasks=2, generator=seeded())
+    rehearsal = Rehearsal(per_class=4, lr=0.1, generator=seeded())
+    tasks = stream(2)
+    judge = Trainer(model, sgd(model), plugins=[hlop, rehearsal], progress=False)
+    judge.fit(tasks[:1])
+    basis, before = hlop.bases["enter"].clone(), model.enter.weight.detach().clone()
+    state = copy.deepcopy(hlop.state_dict()["subspaces"])
+    rehearsal.after_task(tasks[1])
+    assert (basis @ (model.enter.weight - before).mT).norm() > 1e-3
+    after = hlop.state_dict()["subspaces"]
+    assert all(torch.equal(state[n]["frozen"], after[n]["frozen"]) for n in state)
+    rehearsal.after_task(tasks[1])
+
+
+class TestSubspace:
+    def circuit(self, n: int = 10, **settings: Any) -> HebbianSubspace:
+        return HebbianSubspace(n, generator=seeded(), **settings)
+
+    def test_new_rows_start_orthonormal_and_orthogonal_to_the_frozen(self) -> None:
+        circuit = self.circuit()
+        for count in (3, 0, 4, 3):
+            circuit.grow(count)
+            circuit.freeze()
+        torch.testing.assert_close(circuit.directions @ circuit.directions.mT, torch.eye(10))
+        with pytest.raises(SubspaceError, match="10 inputs"):
+            circuit.grow(1)
+
+    def test_growing_rows_take_no_part_in_the_projection(self) -> None:
+        circuit = self.circuit()
+        circuit.grow(3)
+        assert not circuit.project(torch.rand(4, 10)).any()
+        circuit.freeze()
+        x = torch.rand(4, 10)
+        torch.testing.assert_close(circuit.project(circuit.project(x)), circuit.project(x))
+
+    def test_second_task_learns_what_the_first_left(self) -> None:
+        torch.manual_seed(0)
+        first, second = torch.randn(200, 2) @ torch.randn(2, 10), torch.randn(200, 2) @ torch.randn(2, 10)
+        circuit = self.circuit()
+        for activity in (first, torch.cat([first, second])):
+            circuit.grow(2)
+            for _ in range(300):
+                circuit.update(activity)
+            circuit.freeze()
+        for activity in (first, second):
+            assert (activity - circuit.project(activity)).norm() < 0.05 * activity.norm()
+        old, new = circuit.frozen[:2], circuit.frozen[2:]
+        assert (new @ old.mT).abs().max() < 1e-3
+
+    @pytest.mark.parametrize("scale", [1e-3, 0.25, 1e3])
+    def test_default_rate_does_not_care_about_the_scale_of_activity(self, scale: float) -> None:
+        torch.manual_seed(0)
+        x = torch.rand(64, 10, dtype=torch.double)
+        found = []
+        for factor in (1.0, scale):
+            circuit = self.circuit()
+            circuit.to(x)
+            circuit.grow(3)
+            for _ in range(10):
+                circuit.update(x * factor)
+            found.append(circuit.growing)
+        # the bound on a Hebbian change, 10, is the one thing with a scale of its own
+        assert (found[0] @ found[0].mT - torch.eye(3)).norm() < 0.5
+        if scale < 1:
+            torch.testing.assert_close(found[1], found[0])
+        else:
+            assert found[1].isfinite().all()
+
+    def test_what_it_refuses(self) -> None:
+        with pytest.raises(ConfigError, match=r"lr: got -1"):
+            self.circuit(lr=-1.0)
+        with pytest.raises(ConfigError, match=r"levels: got 0"):
+            self.circuit(levels=0)
+        circuit = self.circuit()
+        circuit.grow(2)
+        with pytest.raises(ShapeError, match="9 features, expected 10"):
+            circuit.update(torch.rand(3, 9))
+        before = circuit.growing.clone()
+        with pytest.raises(NonFiniteError):
+            circuit.update(torch.full((3, 10), float("nan")))
+        assert torch.equal(circuit.growing, before)
+        circuit.update(torch.zeros(0, 10))
+        circuit.update(torch.zeros(4, 10))
+        assert torch.equal(circuit.growing, before)
+
+
+class TestRefusals:
+    def refuse(self, optimizer: torch.optim.Optimizer, model: nn.Module, match: str) -> None:
+        with pytest.raises(IncompatibleError, match=match) as caught:
+            Trainer(model, optimizer, plugins=[HLOP(model, tasks=3)], progress=False).fit(stream())
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+    def test_scaling_by_coordinate(self, kind: Any) -> None:
+        model = mlp()
+        self.refuse(kind(model.parameters(), lr=0.1), model, f"HLOP with {kind.__name__}")
+
+    @pytest.mark.parametrize("setting", ["momentum", "weight_decay"])
+    def test_steps_that_are_carried_on(self, setting: str) -> None:
+        model = mlp()
+        self.refuse(torch.optim.SGD(model.parameters(), lr=0.1, **{setting: 0.1}), model, setting)
+
+    def test_layers_with_other_gradients(self) -> None:
+        grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
+        with pytest.raises(IncompatibleError, match="'0'.*grouped"):
+            HLOP(grouped)
+        worn = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+        with pytest.raises(IncompatibleError, match="'0'.*parametrized"):
+            HLOP(worn)
+        assert set(HLOP(worn, exclude=["0"]).bases) == {"1"}
+        tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        tied[1].weight = tied[0].weight
+        with pytest.raises(IncompatibleError, match="'1'.*shares its weight with layer '0'"):
+            HLOP(tied)
+
+    def test_another_model(self) -> None:
+        model = mlp()
+        with pytest.raises(IncompatibleError, match="no parameter of the model that is trained"):
+            Trainer(model, sgd(model), plugins=[HLOP(mlp())], progress=False).fit(stream())
+
+    def test_a_model_without_weights(self) -> None:
+        with pytest.raises(ConfigError, match="no linear or convolutional layer"):
+            HLOP(nn.Sequential(nn.ReLU()))
+
+    def test_names_that_are_not_there(self) -> None:
+        for settings in ({"exclude": ["leaf"]}, {"sizes": {"leaf": (1,)}}, {"lr": {"leaf": 0.1}}):
+            with pytest.raises(UnknownNameError, match="did you mean 'leave'"):
+                HLOP(mlp(), **settings)
+
+    def test_more_than_may_be_protected(self) -> None:
+        with pytest.raises(SubspaceError, match="at most 10 leave room"):
+            HLOP(mlp(), sizes={"enter": (6, 5)})
+        HLOP(mlp(), sizes={"enter": (6, 4)})
+        with pytest.raises(SubspaceError, match="fill"):
+            HLOP(mlp(), fill=0.86)
+        with pytest.raises(SubspaceError, match="negative"):
+            HLOP(mlp(), sizes={"enter": (6, -1)})
+
+    def test_more_tasks_than_the_schedule_has(self) -> None:
+        model = mlp()
+        judge = Trainer(model, sgd(model), plugins=[HLOP(model, tasks=2)], progress=False)
+        with pytest.raises(SubspaceError, match="task 3 of a schedule made for 2 tasks"):
+            judge.fit(stream(3))
+
+
+@pytest.mark.parametrize(("inputs", "tasks"), [(784, 8), (400, 1), (10, 3), (5, 20)])
+def test_default_schedule_fits(inputs: int, tasks: int) -> None:
+    sizes = subspace_sizes(inputs, tasks, fill=0.85)
+    assert len(sizes) == tasks and sum(sizes) <= 0.85 * inputs and sizes[0] >= sizes[-1]
