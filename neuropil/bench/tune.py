@@ -74,7 +74,7 @@ def tune(
         "id": study.id,
         "objective": study.objective,
         "seeds": seeds,
-        "budget": {arm: len(settings) for arm, settings in tried.items()},
+        "budget": before.get("budget", {}) | {arm: len(settings) for arm, settings in tried.items()},
         "choices": {arm: c for arm, c in before["choices"].items() if arm in study.arms} | choices,
         "trials": kept + trials,
         "code": part_hashes(code),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuropil import data
 from neuropil.bench.study import Config, Outcome, Trial, setting
+from neuropil.data.sources import SOURCES
 from neuropil.data.task import Stream, Task
 from neuropil.errors import ConfigError, UnknownNameError, nearest
 from neuropil.nn import (
@@ -70,10 +71,17 @@ def split_name(config: Setting) -> tuple[str, str]:
     """Kind of stream and data set: `stream` may name both."""
     for kind in sorted(STREAMS, key=len, reverse=True):
         if config.stream == kind:
-            return kind, config.dataset
+            return kind, _known(config.dataset, "dataset")
         if config.stream.startswith(f"{kind}-"):
-            return kind, config.stream.removeprefix(f"{kind}-")
-    raise UnknownNameError(f"stream: no stream is called {config.stream!r}{nearest(config.stream, STREAMS)}")
+            return kind, _known(config.stream.removeprefix(f"{kind}-"), "stream")
+    name = config.stream[:40]
+    raise UnknownNameError(f"stream: no stream is called {name!r}{nearest(name, STREAMS)}")
+
+
+def _known(dataset: str, field: str) -> str:
+    if dataset not in SOURCES:
+        raise UnknownNameError(f"{field}: no data set is called {dataset[:40]!r}{nearest(dataset[:40], SOURCES)}")
+    return dataset
 
 
 def make_stream(config: Setting, seed: int) -> Stream:

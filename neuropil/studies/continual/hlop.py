@@ -218,11 +218,11 @@ study = Study(
         "joint": Setting(),
     },
     search={
-        "hlop": {"lr": _HIGH, "fill": (0.65, 0.8)},
+        "hlop": {"lr": (0.1, 0.2, 0.3), "fill": (0.5, 0.65, 0.8)},
         "finetune": {"lr": _LOW, "batch_size": (32, 64)},
         "ewc": {"lr": _LOW, "strength": (1.0, 10.0, 30.0, 100.0)},
         "replay": {"lr": _HIGH, "replay_batch": (32, 64)},
-        "gpm": {"lr": _HIGH, "energy": (0.9, 0.95, 0.98)},
+        "gpm": {"lr": (0.1, 0.2, 0.3), "energy": (0.75, 0.85, 0.9, 0.95)},
         "joint": {"lr": _HIGH, "batch_size": (32, 64)},
     },
     trial=trial,
@@ -246,8 +246,8 @@ study = Study(
     ),
     scales={
         "smoke": {
-            "tasks": 2, "train_samples": 512, "validation_samples": 100, "test_samples": 100,
-            "hidden": (64, 64), "time_steps": 4, "ewc.fisher_samples": 32, "gpm.basis_samples": 64,
+            "tasks": 2, "train_samples": 1500, "validation_samples": 100, "test_samples": 100,
+            "hidden": (100, 100), "time_steps": 4, "ewc.fisher_samples": 32, "gpm.basis_samples": 64,
         },
         "paper": {
             "dataset": "mnist-full", "tasks": 10, "train_samples": None, "test_samples": None,
@@ -265,7 +265,6 @@ study = Study(
         figures.FiringRates(),
         figures.Spectra(),
         figures.LearningCurves("loss", title="Training loss", x_title="share of training, %"),
-        figures.CostBars(),
     ),
     notes=(
         "The published numbers are for ten tasks of all 60,000 digits and a network of twice the width, trained on "
