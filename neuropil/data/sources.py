@@ -17,6 +17,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _DIGITS = tuple("0123456789")
+LARGEST = 64 << 20  # bytes; more than any of the files, so that a small archive cannot fill the memory
 _CLOTHES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
@@ -157,10 +158,13 @@ def read_stored(path: Path) -> bytes:
     """Content of a file that is there plain or gzipped; DataError when it is damaged."""
     found = _stored(path)
     try:
-        content = (found or path).read_bytes()
-        return gzip.decompress(content) if found and found.suffix == ".gz" else content
+        with gzip.open(found) if found and found.suffix == ".gz" else path.open("rb") as file:
+            content: bytes = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it and fetch the data set again") from error
+    if len(content) > LARGEST:
+        raise DataError(f"{path} holds more than {LARGEST >> 20} MB; delete it and fetch the data set again")
+    return content
 
 
 def _stored(path: Path) -> Path | None:
