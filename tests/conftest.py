@@ -2,6 +2,7 @@
 
 Such a test is skipped, with the reason, where the thing is missing. The environment variable
 NEUROPIL_REQUIRE=browser,compiler lists markers whose tests must not be skipped: there a skip is a failure.
+Tests that hold a guarantee are marked by `guarantee("R1")`, and counted by `tests/guarantees/recording.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
+from tests.guarantees.recording import pytest_addoption as pytest_addoption
+from tests.guarantees.recording import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.guarantees.recording import pytest_configure as pytest_configure
+from tests.guarantees.recording import pytest_sessionfinish as pytest_sessionfinish
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = frozenset(filter(None, os.environ.get("NEUROPIL_REQUIRE", "").split(",")))
