@@ -24,6 +24,7 @@ from neuropil.bench.store import read_json, result_from, write_text
 from neuropil.bench.study import Study
 from neuropil.bench.trials import compute_trials, jobs_of
 from neuropil.bench.tune import read_tuning, tuned_configs
+from neuropil.bench.workers import Workers, worker_count
 from neuropil.errors import CheckpointError, ConfigError
 
 State = Literal["fresh", "stale", "unverified", "missing"]
@@ -123,7 +124,8 @@ def replay(
             return Row(name, "stale", f"arm {trial.arm}: settings differ from those of the evidence")
     code, data = code_of(study), data_of(study, configs)
     replayed = jobs_of(study, configs, result.seeds[:1], scale="laptop", code=code, data=data)
-    computed = compute_trials(study, replayed, workers=jobs, cached=False, on_event=on_event)
+    executor = Workers(worker_count(jobs))
+    computed = compute_trials(study, replayed, executor=executor, cached=False, on_event=on_event)
     for failure in computed.failures.values():
         return Row(name, "unverified", f"arm {failure.arm}, seed {failure.seed}: {failure.message}")
     for record in computed.records.values():

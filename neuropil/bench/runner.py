@@ -15,7 +15,9 @@ from typing import Any, get_args
 
 from neuropil.bench import catalogue
 from neuropil.bench.evidence import is_evidence, write_evidence
+from neuropil.bench.executor import Executor, Job
 from neuropil.bench.fields import override_arms, plain
+from neuropil.bench.places import LOCAL, check_place, place
 from neuropil.bench.progress import Listener, warn
 from neuropil.bench.provenance import code_of, data_of, machine
 from neuropil.bench.result import Result, TrialRecord
@@ -24,7 +26,6 @@ from neuropil.bench.store import held, read_plan, read_trial, trial_file, write_
 from neuropil.bench.study import Config, Scale, Study
 from neuropil.bench.trials import compute_trials, jobs_of
 from neuropil.bench.tune import DEVELOPMENT, read_tuning, tuned_configs
-from neuropil.bench.workers import Job, worker_count
 from neuropil.errors import CheckpointError, ConfigError, UnknownNameError, nearest
 
 
@@ -36,6 +37,7 @@ def run(
     arms: Sequence[str] | None = None,
     overrides: Mapping[str, str] | None = None,
     jobs: int | None = None,
+    on: str = LOCAL,
     out: Path | str | None = None,
     on_event: Listener | None = None,
 ) -> Result:
@@ -45,7 +47,8 @@ def run(
     `arm.field` to text). Seeds default to the study's (one at smoke scale). Finished trials are kept at once in the
     cache and in `out` (default: a new directory under `runs`), so that `resume` goes on after any interruption. A
     trial that raises is told in `Result.failures`; the others go on. With `jobs=0` trials run in this process, for
-    debugging; the default is one worker per core.
+    debugging; the default is one worker per core. `on` is `local`, `ray` or the address of a Ray cluster
+    (`ray://host:port`): the same trials, with the same bits, under the same keys.
 
     A laptop-scale run of all arms on the declared seeds without overrides becomes evidence in `results/`.
 
@@ -69,15 +72,16 @@ def run(
         overrides={str(name): str(value) for name, value in (overrides or {}).items()},
     )
     configs = _configs(study, plan)
-    workers = worker_count(jobs)
+    check_place(on)
     student_quantile(0.975, 1)  # a missing library is told before the work, not after
     directory = Path(out) if out is not None else _new_directory(plan)
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory}: is a file; expected a directory for the run")
     if (directory / "run.json").exists():
         raise ConfigError(f"{directory}: holds a run already; `neuropil resume {directory}` goes on with it")
-    with held(directory):
-        return _go_on(study, dataclasses.replace(plan, directory=directory), configs, workers, on_event)
+    plan = dataclasses.replace(plan, directory=directory)
+    with place(on, jobs) as executor, held(directory):
+        return _go_on(study, plan, configs, executor, on_event)
 
 
 def resume(
@@ -85,6 +89,7 @@ def resume(
     *,
     study: Study | None = None,
     jobs: int | None = None,
+    on: str = LOCAL,
     on_event: Listener | None = None,
 ) -> Result:
     """Go on with a run that was stopped, from the trials that its directory and the cache hold.
@@ -98,12 +103,13 @@ def resume(
     for arm in plan.arms:
         if arm not in study.arms:
             raise CheckpointError(f"{directory}: arm {arm!r} is no longer in study {study.id}")
-    with held(Path(directory)):
-        return _go_on(study, plan, _configs(study, plan), worker_count(jobs), on_event)
+    configs = _configs(study, plan)
+    with place(on, jobs) as executor, held(Path(directory)):
+        return _go_on(study, plan, configs, executor, on_event)
 
 
 def _go_on(
-    study: Study, plan: Result, configs: Mapping[str, Config], workers: int, on_event: Listener | None
+    study: Study, plan: Result, configs: Mapping[str, Config], executor: Executor, on_event: Listener | None
 ) -> Result:
     """Compute what the directory lacks, judge and store."""
     directory = plan.directory or Path()
@@ -132,7 +138,7 @@ def _go_on(
         computed = compute_trials(
             study,
             jobs,
-            workers=workers,
+            executor=executor,
             known=kept,
             keep=keep,
             on_event=on_event,
@@ -140,7 +146,7 @@ def _go_on(
         )
     order = {arm: index for index, arm in enumerate(plan.arms)}
     records = sorted(computed.records.values(), key=lambda r: (order[r.arm], plan.seeds.index(r.seed)))
-    side_by_side = max(1, min(workers, len(jobs)))
+    side_by_side = max(1, min(executor.slots, len(jobs)))
     result = dataclasses.replace(
         plan,
         trials=tuple(records),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuropil.bench.code import FileHash, part_hashes
+from neuropil.bench.executor import Executor, Job, Reply, Step
 from neuropil.bench.fields import plain
 from neuropil.bench.progress import Event, Kind, Listener, Progress, warn
 from neuropil.bench.provenance import version
 from neuropil.bench.result import Failure, TrialRecord
 from neuropil.bench.store import cached_trial, content_key, read_costs, read_trial, write_costs, write_trial
 from neuropil.bench.study import Config, Scale, Split, Study, Trial
-from neuropil.bench.workers import Job, Reply, Step, compute_all, worker_count
 from neuropil.errors import CheckpointError
 
 PROTOCOL = 1  # raised when the way in which trials are seeded and isolated changes
@@ -64,7 +64,7 @@ def compute_trials(
     study: Study,
     jobs: Sequence[Job],
     *,
-    workers: int | None = None,
+    executor: Executor,
     cached: bool = True,
     known: Mapping[str, TrialRecord] | None = None,
     keep: Callable[[TrialRecord], None] | None = None,
@@ -76,15 +76,14 @@ def compute_trials(
     `known` are records that need not be looked up, by key. A trial that raises becomes a failure and the others go
     on; its traceback is written into `errors`.
     """
-    workers = worker_count(workers)
     costs = read_costs(study.id, jobs[0].trial.scale) if jobs else {}
-    progress = Progress({job.key: job.trial.arm for job in jobs}, workers, costs)
+    progress = Progress({job.key: job.trial.arm for job in jobs}, executor.slots, costs)
     collector = _Collector(progress, Computed({}, {}), cached, known or {}, keep, on_event, errors)
     collector.tell("planned")
     waiting = [job for job in jobs if not collector.found(job)]
     # Longest first, so that no straggler is left at the end.
     waiting.sort(key=lambda job: -(progress.cost(job.trial.arm) or 0.0))
-    with contextlib.closing(compute_all(waiting, min(workers, len(waiting)))) as steps:
+    with contextlib.closing(executor.compute_all(waiting)) as steps:
         for step in steps:
             collector.note(step)
     if jobs:

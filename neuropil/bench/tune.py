@@ -13,14 +13,15 @@ from typing import Any
 
 from neuropil.bench import catalogue
 from neuropil.bench.code import FileHash, part_hashes
+from neuropil.bench.executor import Job
 from neuropil.bench.fields import override, plain
+from neuropil.bench.places import LOCAL, place
 from neuropil.bench.progress import Listener
 from neuropil.bench.provenance import code_of, data_of, machine
 from neuropil.bench.result import SCHEMA, TrialRecord
 from neuropil.bench.store import read_json, write_text
 from neuropil.bench.study import Config, Study
 from neuropil.bench.trials import compute_trials, jobs_of
-from neuropil.bench.workers import Job
 from neuropil.errors import CheckpointError, ConfigError, NeuropilError, UnknownNameError, nearest
 
 DEVELOPMENT = 10000  # seeds from here on are for choosing settings, those below for judging claims
@@ -35,6 +36,7 @@ def tune(
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] = (DEVELOPMENT, DEVELOPMENT + 1),
     jobs: int | None = None,
+    on: str = LOCAL,
     on_event: Listener | None = None,
 ) -> Mapping[str, Any]:
     """Choose each arm's settings and write the choice with all its trials into `results/tuning/<id>.json`.
@@ -56,7 +58,9 @@ def tune(
     tried = {arm: settings_of(study, arm) for arm in chosen_arms}
     code = code_of(study)
     plan, data = _planned(study, tried, seeds, code)
-    computed = compute_trials(study, list(itertools.chain(*plan.values())), workers=jobs, on_event=on_event)
+    with place(on, jobs) as executor:
+        every = list(itertools.chain(*plan.values()))
+        computed = compute_trials(study, every, executor=executor, on_event=on_event)
     trials = [
         _row(arm, tried[arm][index], study.objective, [computed.records.get(job.key) for job in cells])
         for (arm, index), cells in plan.items()

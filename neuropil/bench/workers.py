@@ -14,45 +14,17 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Literal, NamedTuple
+from multiprocessing.reduction import ForkingPickler
 
+from neuropil.bench.executor import TICK, Job, Reply, Step
 from neuropil.bench.outcome import record_of
-from neuropil.bench.result import TrialRecord
-from neuropil.bench.study import Outcome, Trial
 from neuropil.errors import ConfigError, NeuropilError
 
-TICK = 1.0  # seconds between signs of life
-
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to compute. The function is sent by name: it lives at the top of an importable module."""
-
-    key: str
-    trial: Trial
-    function: Callable[[Trial], Outcome]
-
-
-class Reply(NamedTuple):
-    """What became of a job: a record, or one line and a traceback."""
-
-    record: TrialRecord | None
-    message: str = ""
-    trace: str = ""
-
-
-class Step(NamedTuple):
-    """Something happened among the workers; a tick has no job."""
-
-    kind: Literal["started", "ended", "tick"]
-    job: Job | None = None
-    reply: Reply | None = None
 
 
 def worker_count(jobs: int | None) -> int:
@@ -75,24 +47,32 @@ def compute(job: Job) -> Reply:
         return Reply(None, _one_line(error), traceback.format_exc())
 
 
-def compute_all(jobs: Sequence[Job], workers: int) -> Generator[Step, None, None]:
-    """Compute jobs in the order given, side by side; with no workers, one after the other in this process.
+@dataclass(frozen=True)
+class Workers:
+    """The executor of this machine: spawned workers; with no slots, trials are computed in this process."""
 
-    Closing the iterator, and any exception in it, ends the workers at once.
-    """
-    if workers == 0:
-        for job in jobs:
-            yield Step("started", job)
-            with _restored():
-                reply = compute(job)
-            yield Step("ended", job, reply)
-        return
-    pool: list[_Worker] = []
+    slots: int
+
+    def compute_all(self, jobs: Sequence[Job]) -> Generator[Step, None, None]:
+        """Compute jobs in the order given, side by side."""
+        return _side_by_side(jobs, min(self.slots, len(jobs))) if self.slots else _here(jobs)
+
+
+def _here(jobs: Sequence[Job]) -> Generator[Step, None, None]:
+    for job in jobs:
+        yield Step("started", job)
+        with _restored():
+            reply = compute(job)
+        yield Step("ended", job, reply)
+
+
+def _side_by_side(jobs: Sequence[Job], slots: int) -> Generator[Step, None, None]:
+    pool: list[Worker] = []
     waiting = list(reversed(jobs))
     try:
         while waiting or any(worker.job for worker in pool):
-            while waiting and len(pool) < workers:
-                pool.append(_Worker())
+            while waiting and len(pool) < slots:
+                pool.append(Worker())
             for worker in pool:
                 if worker.job is None and waiting:
                     worker.give(waiting.pop())
@@ -114,7 +94,18 @@ def compute_all(jobs: Sequence[Job], workers: int) -> Generator[Step, None, None
             worker.end()
 
 
-class _Worker:
+def packed(job: Job) -> bytes:
+    """A job as it is sent. Raises ConfigError for one that cannot be."""
+    try:
+        return bytes(ForkingPickler.dumps(job))
+    except Exception as error:
+        raise ConfigError(
+            f"arm {job.trial.arm}: the trial cannot be sent to a worker ({_one_line(error)}); define its "
+            "function and settings at the top of a module"
+        ) from error
+
+
+class Worker:
     """A spawned process and the job that it has."""
 
     def __init__(self) -> None:
@@ -127,16 +118,14 @@ class _Worker:
         theirs.close()
 
     def give(self, job: Job) -> None:
+        """Send a job."""
         self.job = job
-        try:
-            self.connection.send(job)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it died before it got the job: reading from it will tell
-        except Exception as error:
-            raise ConfigError(
-                f"arm {job.trial.arm}: the trial cannot be sent to a worker ({_one_line(error)}); define its "
-                "function and settings at the top of a module"
-            ) from error
+        self.send(packed(job))
+
+    def send(self, job: bytes) -> None:
+        """Send a job that was packed elsewhere."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send_bytes(job)  # to one that died: reading from it will tell
 
     def take(self) -> Reply:
         """The reply to the job; a worker that died leaves one too."""
@@ -150,6 +139,7 @@ class _Worker:
         return reply
 
     def end(self) -> None:
+        """End the process, kindly for a second."""
         self.connection.close()
         self.process.join(1.0)
         if self.process.is_alive():
@@ -157,20 +147,29 @@ class _Worker:
             self.process.join()
 
 
-def _start_shielded(process: SpawnProcess) -> None:
-    """Start a process that never sees Ctrl-C and whose libraries load for one thread: it inherits both."""
-    posix = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if posix else set()
-    kept = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set variables of the environment for processes that are started meanwhile."""
+    kept = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        process.start()
+        yield
     finally:
         for name, value in kept.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _start_shielded(process: SpawnProcess) -> None:
+    """Start a process that never sees Ctrl-C and whose libraries load for one thread: it inherits both."""
+    posix = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if posix else set()
+    try:
+        with environment(**dict.fromkeys(_THREADS, "1")):
+            process.start()
+    finally:
         if posix:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -54,6 +54,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 jobs_option = click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Trials at a time; one per core unless given."
 )
+on_option = click.option(
+    "--on",
+    default="local",
+    metavar="WHERE",
+    help="Where trials are computed: local, ray, or ray://host:port.",
+)
 arms_option = click.option("--arms", type=Names(), metavar="A,B", help="Only these arms of the study.")
 
 

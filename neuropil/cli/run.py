@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuropil.cli.options import arms_option, run_directory, run_options, seeds_of, settings_of
+from neuropil.cli.options import arms_option, on_option, run_directory, run_options, seeds_of, settings_of
 from neuropil.cli.output import json_answer
 from neuropil.cli.session import finish, live, resumable
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("system", metavar="ID")
 @arms_option
 @run_options
+@on_option
 def command(
     system: str,
     arms: tuple[str, ...] | None,
@@ -27,6 +28,7 @@ def command(
     n_seeds: int | None,
     settings: tuple[str, ...],
     jobs: int | None,
+    on: str,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -51,6 +53,7 @@ def command(
                     arms=arms,
                     overrides=overrides,
                     jobs=jobs,
+                    on=on,
                     out=directory,
                     on_event=listener,
                 )
