@@ -37,6 +37,7 @@ store = Intrinsic("store")  # (array, offset, vector)
 scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector + sums
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
 total = Intrinsic("total")  # (vector): sum of its numbers
+transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a square tile, one register wide
 prefetch = Intrinsic("prefetch")  # (array, offset): ask for the cache line that will be read soon
 
 
@@ -61,13 +62,13 @@ def _intrinsics() -> dict[str, Any]:
     except ImportError:
         raise MissingExtraError("compiled kernels need numba: pip install numba") from None
 
-    class Vector(types.Type):  # type: ignore[misc]
+    class Vector(types.Type):
         def __init__(self, dtype: Any, count: int) -> None:
             self.dtype, self.count = dtype, count
             super().__init__(name=f"Vector({dtype}, {count})")
 
     @register_model(Vector)
-    class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    class VectorModel(models.PrimitiveModel):
         def __init__(self, manager: Any, kind: Any) -> None:
             super().__init__(manager, kind, llvm_type(kind))
 
@@ -138,6 +139,42 @@ def _intrinsics() -> dict[str, Any]:
 
         return vector.dtype(vector), generate
 
+    def transpose(
+        typing: Any, source: Any, at: Any, stride: Any, target: Any, at_target: Any, stride_target: Any
+    ) -> Any:
+        kind = Vector(source.dtype, width(source.dtype.bitwidth // 8, 1))
+
+        def row(context: Any, builder: Any, array: Any, value: Any, at: Any, stride: Any, index: int) -> Any:
+            offset = builder.add(at, builder.mul(stride, ir.IntType(64)(index)))
+            return as_vector(builder, address(context, builder, array, value, offset), kind)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            align, count = source.dtype.bitwidth // 8, kind.count
+            rows = [
+                builder.load(row(context, builder, source, *args[:3], index), align=align)
+                for index in range(count)
+            ]
+            for half in (count >> level for level in range(1, count.bit_length())):  # exchange halves of halves
+                for upper in (index for index in range(count) if not index & half):
+                    pair = rows[upper], rows[upper + half]
+                    rows[upper], rows[upper + half] = (
+                        builder.shuffle_vector(*pair, exchange(count, half, lower)) for lower in (False, True)
+                    )
+            for index, vector in enumerate(rows):
+                builder.store(vector, row(context, builder, target, *args[3:], index), align=align)
+            return context.get_dummy_value()
+
+        return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
+
+    def exchange(count: int, half: int, lower: bool) -> Any:
+        """Which lanes of two rows make the upper, or the lower, row after their off-diagonal parts were exchanged."""
+        lanes = (
+            (lane if lower else lane - half) + count if lane & half else (lane + half if lower else lane)
+            for lane in range(count)
+        )
+        mask = ir.VectorType(ir.IntType(32), count)
+        return ir.Constant(mask, [ir.IntType(32)(lane) for lane in lanes])
+
     def prefetch(typing: Any, array: Any, offset: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -149,7 +186,7 @@ def _intrinsics() -> dict[str, Any]:
 
         return types.void(array, types.intp), generate
 
-    definitions = (zeros, load, store, scaled_add, product_add, total, prefetch)
+    definitions = (zeros, load, store, scaled_add, product_add, total, transpose, prefetch)
     return {
         definition.__name__: types.Function(
             make_intrinsic_template(definition, definition, definition.__name__)

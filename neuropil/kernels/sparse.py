@@ -1,0 +1,141 @@
+"""A linear map that keeps few of its weights, and costs what it keeps, forward and backward.
+
+With weights `w_k` at row `i_k` and column `j_k`, `y[b, i] = sum over k with i_k = i of w_k * x[b, j_k]`. Its gradients are
+the transposed product, `grad x[b, j] = sum over k with j_k = j of w_k * grad y[b, i_k]`, and the dense product
+`(grad y)^T x` sampled where a weight is, `grad w_k = sum over b of grad y[b, i_k] * x[b, j_k]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neuropil.errors import DataError, ShapeError
+from neuropil.kernels.compiled import serves
+from neuropil.kernels.sparse_op import sparse
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+_DENSE_FROM = 0.5  # density from which a dense product is faster than a sparse one
+_RUN = 24  # entries of a row in a panel that make its panel worth a visit
+
+
+class SparsePattern(NamedTuple):
+    """Which entries of a matrix are kept, in the order in which their values are stored.
+
+    Entries lie panel by panel (a panel is a range of neighbouring columns), in each panel row by row, in each row
+    from left to right. All tensors are int32.
+    """
+
+    pointers: Int[Tensor, "panels_x_rows_1"]  # first entry of each row of each panel, and the end
+    columns: Int[Tensor, "entries"]
+    pointers_t: Int[Tensor, "panels_x_columns_1"]  # the same for the transposed matrix ...
+    columns_t: Int[Tensor, "entries"]
+    order: Int[Tensor, "entries"]  # ... whose k-th entry is entry order[k]
+    rows: int
+    features: int
+
+
+def sparse_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
+    """The pattern of the entries that `mask` keeps; see `SparsePattern` for their order.
+
+    Raises ShapeError unless the mask has two axes, DataError when it is not boolean.
+
+    >>> sparse_pattern(torch.tensor([[True, False], [True, True]])).columns.tolist()
+    [0, 0, 1]
+    """
+    if mask.dim() != 2:
+        raise ShapeError(f"sparse_pattern: mask has shape {list(mask.shape)}, expected [rows, columns]")
+    if mask.dtype != torch.bool:
+        raise DataError(f"sparse_pattern: mask is {mask.dtype}, expected torch.bool (mask != 0)")
+    rows, features = mask.shape
+    at = mask.nonzero()
+    pointers, order = _panels(at[:, 0], at[:, 1], rows, features)
+    at = at[order]
+    pointers_t, order_t = _panels(at[:, 1], at[:, 0], features, rows)
+    columns, columns_t = at[:, 1].int(), at[order_t, 0].int()
+    return SparsePattern(pointers, columns, pointers_t, columns_t, order_t.int(), rows, features)
+
+
+def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Tensor]:
+    """Where the rows of all panels of a matrix with entries `(i, j)` begin, and the order of its entries."""
+    density = i.numel() / max(1, rows * features)
+    panel = 64
+    while panel < features and panel * density < _RUN:
+        panel *= 2
+    row = j // panel * rows + i
+    ends = torch.bincount(row, minlength=-(-features // panel) * rows).cumsum(0)
+    return functional.pad(ends, (1, 0)).int(), (row * features + j).argsort()
+
+
+def entries(pattern: SparsePattern) -> tuple[Int[Tensor, "entries"], Int[Tensor, "entries"]]:
+    """Row and column of every entry, in the order in which their values are stored.
+
+    >>> pattern = sparse_pattern(torch.tensor([[True, False], [True, True]]))
+    >>> [index.tolist() for index in entries(pattern)]
+    [[0, 1, 1], [0, 0, 1]]
+    """
+    row = torch.arange(pattern.pointers.shape[0] - 1, device=pattern.pointers.device) % max(1, pattern.rows)
+    return row.repeat_interleave(pattern.pointers.diff()), pattern.columns.long()
+
+
+def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern) -> Float[Tensor, "entries"]:
+    """The entries of `weight` that the pattern keeps; the inverse of `dense_weight`.
+
+    >>> sparse_values(torch.tensor([[5.0, 6.0]]), sparse_pattern(torch.tensor([[False, True]])))
+    tensor([6.])
+    """
+    return weight[entries(pattern)]
+
+
+def dense_weight(values: Float[Tensor, "entries"], pattern: SparsePattern) -> Float[Tensor, "rows columns"]:
+    """The matrix `[rows, columns]` with `values` where the pattern keeps an entry, and zeros elsewhere.
+
+    >>> dense_weight(torch.tensor([6.0]), sparse_pattern(torch.tensor([[False, True]])))
+    tensor([[0., 6.]])
+    """
+    zeros = values.new_zeros(pattern.rows, pattern.features)
+    return zeros.index_put(entries(pattern), values)
+
+
+def sparse_linear(
+    x: Float[Tensor, "... features"], values: Float[Tensor, "entries"], pattern: SparsePattern
+) -> Float[Tensor, "... rows"]:
+    """`x W^T` for the sparse matrix `W [rows, features]` with `values` where `pattern` keeps an entry.
+
+    Differentiable in `x` and `values`. Dense from half of the entries on, where that is faster. Raises ShapeError
+    when the arguments do not fit together.
+
+    >>> pattern = sparse_pattern(torch.tensor([[True, False], [True, True]]))
+    >>> sparse_linear(torch.tensor([[1.0, 10.0]]), torch.tensor([2.0, 3.0, 4.0]), pattern)
+    tensor([[ 2., 43.]])
+    """
+    if x.dim() < 1 or x.shape[-1] != pattern.features:
+        raise ShapeError(f"sparse_linear: x has shape {list(x.shape)}, expected [..., {pattern.features}]")
+    if values.shape != pattern.columns.shape or values.dtype != x.dtype:
+        raise ShapeError(
+            f"sparse_linear: values are {values.dtype} of shape {list(values.shape)}, "
+            f"expected {x.dtype} of shape {list(pattern.columns.shape)}"
+        )
+    rare = values.numel() < _DENSE_FROM * pattern.rows * pattern.features
+    if not rare or x.numel() == 0 or not serves(x, values):
+        return sparse_linear_reference(x, values, pattern)
+    *index, rows, _ = pattern
+    y, _ = sparse(x.reshape(-1, x.shape[-1]), values, rows, *index)
+    return y.view(*x.shape[:-1], rows)
+
+
+def sparse_linear_reference(
+    x: Float[Tensor, "... features"], values: Float[Tensor, "entries"], pattern: SparsePattern
+) -> Float[Tensor, "... rows"]:
+    """`sparse_linear` in plain torch, by way of the dense matrix: the definition the kernel is held against.
+
+    >>> pattern = sparse_pattern(torch.tensor([[False, True]]))
+    >>> sparse_linear_reference(torch.tensor([1.0, 10.0]), torch.tensor([2.0]), pattern)
+    tensor([20.])
+    """
+    return functional.linear(x, dense_weight(values, pattern))
