@@ -28,6 +28,8 @@ def _missing(marker: pytest.Mark) -> str | None:
         return "no C++ compiler (g++ or clang++) on the path"
     if marker.name == "browser" and not any(map(shutil.which, BROWSERS)):
         return "no chromium on the path"
+    if marker.name == "ray" and importlib.util.find_spec("ray") is None:
+        return "ray is not installed"
     if marker.name == "peer":
         for name in marker.args:
             if importlib.util.find_spec(name) is None:

@@ -21,6 +21,8 @@ EXTRAS = {
     "bench": ("scipy", "plotly", "jinja2"),
     "fabric": ("lightning-fabric",),
     "huggingface": ("datasets",),
+    "parquet": ("pyarrow",),
+    "ray": ("ray",),
 }
 
 
