@@ -164,9 +164,7 @@ class _Site:
     layer: Synapse
     circuit: HebbianSubspace
     sizes: tuple[int, ...]
-    presynaptic: (
-        bool  # project the activity itself, or the finished weight gradient (equal in the linear circuit)
-    )
+    presynaptic: bool  # project activity, or finished gradients (the same in the linear circuit)
     activity: Tensor | None = None
     hides_weight: bool = False  # while the layer runs: autograd must not add the ordinary weight gradient
     handles: list[RemovableHandle] = field(default_factory=list)

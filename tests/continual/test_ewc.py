@@ -17,9 +17,7 @@ from tests.training.worlds import CLASSES, loss_on, mlp, practise, same, stream,
 
 
 def ewc(kind: type[EWC] = EWC) -> Any:
-    return lambda model: kind(
-        model, strength=5.0, samples=10, generator=torch.Generator().manual_seed(7)
-    )
+    return lambda model: kind(model, strength=5.0, samples=10, generator=torch.Generator().manual_seed(7))
 
 
 PARTS = [("plugin", ewc), ("plugin", partial(ewc, OnlineEWC))]
@@ -168,7 +166,11 @@ def test_fisher_can_ask_another_way() -> None:
     model = mlp()
     usual = fisher_diagonal(model, task().train, count=3, generator=torch.Generator().manual_seed(0))
     doubled = fisher_diagonal(
-        model, task().train, count=3, generator=torch.Generator().manual_seed(0), predict=lambda x: 0 * model(x)
+        model,
+        task().train,
+        count=3,
+        generator=torch.Generator().manual_seed(0),
+        predict=lambda x: 0 * model(x),
     )
     assert usual["leave.weight"].any() and not doubled["leave.weight"].any()
 

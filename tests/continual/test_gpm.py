@@ -27,8 +27,12 @@ PARTS = [("plugin", gpm), ("plugin", partial(gpm, energy=0.6, energy_step=0.1))]
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 999), energy=st.floats(0.2, 0.999), known=st.integers(0, 4), count=st.integers(1, 30))
-def test_basis_is_the_shortest_that_holds_the_energy(seed: int, energy: float, known: int, count: int) -> None:
+@given(
+    seed=st.integers(0, 999), energy=st.floats(0.2, 0.999), known=st.integers(0, 4), count=st.integers(1, 30)
+)
+def test_basis_is_the_shortest_that_holds_the_energy(
+    seed: int, energy: float, known: int, count: int
+) -> None:
     torch.manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(16, known).double())[0].mT
     activity = torch.randn(count, 16).double() * torch.logspace(0, -2, 16).double()

@@ -215,9 +215,7 @@ def test_double_precision_is_kept(make: Make, network: Network) -> None:
 
 @every_plugin
 def test_inside_fabric_it_does_the_same(make: Make) -> None:
-    fabric = pytest.importorskip("lightning_fabric").Fabric(
-        accelerator="cpu", devices=1
-    )
+    fabric = pytest.importorskip("lightning_fabric").Fabric(accelerator="cpu", devices=1)
     plain, wrapped = mlp(), mlp()
     trainer(plain, [make()(plain)]).fit(stream())
     trainer(wrapped, [make()(wrapped)], fabric=fabric).fit(stream())

@@ -72,9 +72,9 @@ def live(directory: Path | None, death: Plugin | None = None, *, resume: bool = 
 def main() -> None:
     directory, point, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     death = Death(point, count, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    for name in ("fsync", "rename"):
+    for name, real in (("fsync", os.fsync), ("rename", os.rename)):
 
-        def dying(*args: Any, name: str = name, call: Any = getattr(os, name)) -> Any:
+        def dying(*args: Any, name: str = name, call: Any = real) -> Any:
             death.pass_by(f"before_{name}")
             call(*args)
             death.pass_by(f"after_{name}")

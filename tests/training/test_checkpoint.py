@@ -26,7 +26,9 @@ tensors = st.builds(
     st.lists(st.integers(0, 3), max_size=3),
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]),
 )
-keys = st.one_of(st.sampled_from(["a", "a/b", "b", "__tensor__", "__tuple__", "__items__"]), st.integers(0, 3))
+keys = st.one_of(
+    st.sampled_from(["a", "a/b", "b", "__tensor__", "__tuple__", "__items__"]), st.integers(0, 3)
+)
 trees = st.recursive(
     numbers | tensors,
     lambda inner: st.one_of(
@@ -95,6 +97,7 @@ def refused(path: Path) -> None:
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.guarantee("R3")
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_is_detected(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
@@ -109,6 +112,7 @@ def test_any_flipped_bit_is_detected(saved: Path, tmp_path: Path, data: st.DataO
     refused(path)
 
 
+@pytest.mark.guarantee("R3")
 @pytest.mark.parametrize("name", FILES)
 def test_any_truncation_is_detected(saved: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "copy"
@@ -124,6 +128,7 @@ def test_any_truncation_is_detected(saved: Path, tmp_path: Path, name: str) -> N
     refused(path)
 
 
+@pytest.mark.guarantee("R3")
 def test_a_mix_of_two_is_detected(saved: Path, tmp_path: Path) -> None:
     other = save_checkpoint(tmp_path, 8, {"w": torch.zeros(3, 4), "step": 8})
     for name in FILES[:2]:
@@ -133,6 +138,7 @@ def test_a_mix_of_two_is_detected(saved: Path, tmp_path: Path) -> None:
         refused(mix)
 
 
+@pytest.mark.guarantee("R12")
 @pytest.mark.parametrize("schema", [0, 2, 999, "1", None])
 def test_another_schema_is_refused_by_its_number(saved: Path, tmp_path: Path, schema: Any) -> None:
     path = tmp_path / "copy"
@@ -140,7 +146,9 @@ def test_another_schema_is_refused_by_its_number(saved: Path, tmp_path: Path, sc
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "schema": schema}))
     newer = isinstance(schema, int) and schema > 1
-    with pytest.raises(CheckpointError, match=f"schema {schema!r}, this version reads 1" + "; update" * newer):
+    with pytest.raises(
+        CheckpointError, match=f"schema {schema!r}, this version reads 1" + "; update" * newer
+    ):
         read_checkpoint(path)
 
 
@@ -152,6 +160,7 @@ def test_a_manifest_of_anything_else_is_refused(saved: Path, tmp_path: Path, con
     refused(path)
 
 
+@pytest.mark.guarantee("R3")
 def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     for step in (1, 2):
         newest = save_checkpoint(tmp_path, step, {"step": step})
@@ -164,6 +173,7 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     assert read_latest(tmp_path / "nowhere") == (None, [])
 
 
+@pytest.mark.guarantee("R2")
 def test_files_are_synced_before_the_rename_and_the_folders_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +202,13 @@ def test_files_are_synced_before_the_rename_and_the_folders_after(
     monkeypatch.setattr(os, "rename", renamed)
     monkeypatch.setattr(shutil, "rmtree", removed)
     save_checkpoint(tmp_path / "run", 3, {"w": torch.ones(2)})
-    assert calls == [*(f"sync {n}" for n in FILES), "sync folder .saving", "rename", "sync folder run", "remove"]
+    assert calls == [
+        *(f"sync {n}" for n in FILES),
+        "sync folder .saving",
+        "rename",
+        "sync folder run",
+        "remove",
+    ]
 
 
 def test_the_last_two_remain_and_leftovers_go(tmp_path: Path) -> None:
@@ -207,6 +223,7 @@ def test_the_last_two_remain_and_leftovers_go(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, 1, {}, keep=0)
 
 
+@pytest.mark.guarantee("R13")
 @pytest.mark.parametrize("point", ["fsync", "rename"])
 def test_a_full_disk_keeps_the_last_good_one(
     point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -217,7 +234,7 @@ def test_a_full_disk_keeps_the_last_good_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, point, full)
-    with pytest.raises(CheckpointError, match="No space left on device.*last good checkpoint is kept"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*last good checkpoint is kept"):
         save_checkpoint(tmp_path, 2, {"step": 2})
     assert read_latest(tmp_path) == ({"step": 1}, [])
     assert not list(tmp_path.glob(".saving*"))

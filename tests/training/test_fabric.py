@@ -48,7 +48,9 @@ def in_each_process(fabric: Any) -> dict[str, dict[str, Any]]:
         found[way] = {name: value.tolist() for name, value in here.items()}
         for name, value in here.items():
             mean = fabric.all_reduce(value.clone(), reduce_op="mean")
-            torch.testing.assert_close(mean, value, rtol=0, atol=1e-7, msg=f"{way}: {name} differs by process")
+            torch.testing.assert_close(
+                mean, value, rtol=0, atol=1e-7, msg=f"{way}: {name} differs by process"
+            )
     return found
 
 

@@ -27,7 +27,10 @@ def backprop(network: object = mlp, momentum: float = 0.9) -> tuple[Learner, Bat
 def online_network() -> Sequential:
     torch.manual_seed(0)
     return Sequential(
-        nn.Linear(FEATURES, 16), LIF(temporal_gradient=False), TracedLinear(16, CLASSES, decay=0.5), time_steps=4
+        nn.Linear(FEATURES, 16),
+        LIF(temporal_gradient=False),
+        TracedLinear(16, CLASSES, decay=0.5),
+        time_steps=4,
     )
 
 

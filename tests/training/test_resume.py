@@ -20,6 +20,7 @@ from neuropil.training.checkpoint import checkpoints, read_latest
 from tests.training.living import Death, live
 from tests.training.worlds import BATCH, mlp, same, sgd, stream, task, weights
 
+pytestmark = pytest.mark.guarantee("R1")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -87,7 +88,9 @@ def test_ctrl_c_waits_for_the_step_and_saves_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         live(tmp_path, Death("on_loss", 5, lambda: signal.raise_signal(signal.SIGINT)))
     tree, problems = read_latest(tmp_path)
-    assert tree["step"] == 5 and not problems  # checkpoints are written at every second step: 5 is Ctrl-C's own
+    assert (
+        tree["step"] == 5 and not problems
+    )  # checkpoints are written at every second step: 5 is Ctrl-C's own
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_it_is_judged_on_all_tasks_met_and_the_next() -> None:
 
 def test_it_is_judged_on_the_split_asked_for() -> None:
     now = task()
-    empty = Task("a", now.train, now.validation, TensorDataset(torch.zeros(0, FEATURES), torch.zeros(0).long()))
+    empty = Task(
+        "a", now.train, now.validation, TensorDataset(torch.zeros(0, FEATURES), torch.zeros(0).long())
+    )
     trainer(mlp()).fit([empty], evaluate_on="validation")
     with pytest.raises(EmptyTaskError):
         trainer(mlp()).fit([empty])
@@ -133,6 +135,7 @@ def test_modules_keep_their_own_modes_through_evaluation() -> None:
     assert model.dropout.training and not model.inner.training
 
 
+@pytest.mark.guarantee("R10")
 class TestBadInput:
     def spoiled(self, **changes: Any) -> Task:
         now = task(1)
@@ -175,7 +178,7 @@ class TestBadInput:
         model = mlp()
         model.inner.weight.register_hook(lambda g: g / 0)
         before = weights(model)
-        with pytest.raises(NonFiniteError, match="task 'task0', step 0: gradient of inner.weight"):
+        with pytest.raises(NonFiniteError, match=r"task 'task0', step 0: gradient of inner.weight"):
             trainer(model).fit(stream(1))
         assert same(weights(model), before)
 
@@ -187,7 +190,9 @@ class TestBadInput:
 
     @pytest.mark.parametrize("label", [-1, CLASSES])
     def test_labels_out_of_range(self, label: int) -> None:
-        with pytest.raises(LabelError, match=f"^task 'spoiled', step 3: label {label} is out of range") as caught:
+        with pytest.raises(
+            LabelError, match=f"^task 'spoiled', step 3: label {label} is out of range"
+        ) as caught:
             trainer(mlp(), batch_size=48).fit([task(0), task(0), task(0), self.spoiled(targets={2: label})])
         assert "\n" not in str(caught.value)
 
@@ -226,7 +231,9 @@ def test_illegal_pairs_are_refused_before_a_step_is_made(protect: Any, optimizer
     model = mlp()
     before = weights(model)
     with pytest.raises(IncompatibleError):
-        trainer(model, optimizer=optimizer(model.parameters(), lr=0.1), plugins=[protect(model)]).fit(stream())
+        trainer(model, optimizer=optimizer(model.parameters(), lr=0.1), plugins=[protect(model)]).fit(
+            stream()
+        )
     assert same(weights(model), before)
 
 
@@ -247,7 +254,9 @@ def test_the_whole_family_shares_one_network(network: Any) -> None:
 class TestSamplesOfAnyKind:
     def test_a_loader_of_the_users(self) -> None:
         now = task()
-        loaded = Task("loaded", DataLoader(now.train, 7), DataLoader(now.validation, 7), DataLoader(now.test, 7))
+        loaded = Task(
+            "loaded", DataLoader(now.train, 7), DataLoader(now.validation, 7), DataLoader(now.test, 7)
+        )
         model, plain = mlp(), mlp()
         history = trainer(model).fit(Stream((loaded,), n_classes=CLASSES))
         assert len(history.losses) == 7

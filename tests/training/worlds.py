@@ -64,7 +64,11 @@ def convolutional() -> nn.Module:
 def spiking() -> nn.Module:
     torch.manual_seed(0)
     return Sequential(
-        nn.Linear(FEATURES, 16), LIF(learn_threshold=True), nn.Linear(16, CLASSES), RateReadout(), time_steps=4
+        nn.Linear(FEATURES, 16),
+        LIF(learn_threshold=True),
+        nn.Linear(16, CLASSES),
+        RateReadout(),
+        time_steps=4,
     )
 
 
