@@ -386,14 +386,9 @@ class MetricStrip:
             figure.add_scatter(x=values, y=[safe(arm)] * len(values), **dots(0, arm, colours[arm]))
             mark = {"symbol": "line-ns", "size": 18, "line": {"width": 2.5, "color": colours[arm]}}
             upright = dots(0, arm, colours[arm]) | {"marker": mark, "hovertemplate": "mean %{x:.4g}"}
-            width = {
-                "type": "data",
-                "array": [half or 0.0],
-                "color": colours[arm],
-                "thickness": 2,
-                "width": 0,
-            }
-            figure.add_scatter(x=[mean], y=[safe(arm)], error_x=width, **upright)
+            whisker = {"type": "data", "color": colours[arm], "thickness": 2, "width": 0}
+            whisker["array"] = [half or 0.0]
+            figure.add_scatter(x=[mean], y=[safe(arm)], error_x=whisker, **upright)
         if rows:
             figure.update_layout({axis("yaxis", 0): rows_axis(rows)})
             figure.update_layout(

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from neuropil.bench.report import strip, summary
+from neuropil.bench.report.render import SCRIPT, STYLE, inert_json, packed, plotly_script, render, source
 from neuropil.bench.result import Result
 from neuropil.bench.study import Study
-from neuropil.errors import ConfigError, MissingExtraError
+from neuropil.errors import ConfigError
 
 # One colour an arm everywhere, by its place in the study. Chosen to stay apart for readers without red or green
 # cones as well as for others, and to be seen on paper and on slate.
 PALETTE = ("#4a78d0", "#b75e0c", "#02b6a6", "#664498", "#c29c0b", "#6f7e78", "#7e4a47", "#919afe")
 
 
-def write_report(study: Study, result: Result, path: Path | str, *, plotly: str | None = None) -> Path:
+def write_report(study: Study, result: Result, path: Path | str, *, site: str | None = None) -> Path:
     """Write the report of a run as one HTML file and return its path.
 
     The file needs nothing else and loads nothing: script, style and data are inside, and its content policy forbids
-    any request. Runs of a subset of arms, at smoke scale, or with trials that failed are reported as such.
+    any request. A page of a site shares script and style with the other pages. Runs of a subset of arms, at smoke
+    scale, or with trials that failed are reported as such.
 
     Args:
         study: what was run; its figures are drawn and its notes and citation printed.
         result: what came out.
         path: file to write, or a directory that gets `<id>.html`; parents are made.
-        plotly: relative address of a shared copy of plotly.min.js, for a site of many pages; None puts it inside.
+        site: relative address of the site that the page belongs to, such as `..`; None for a page on its own.
 
     Raises:
         ConfigError: the result is not one of the study's.
@@ -47,7 +46,14 @@ def write_report(study: Study, result: Result, path: Path | str, *, plotly: str 
     path = Path(path)
     if path.is_dir() or not path.suffix:
         path = path / f"{result.id}.html"
-    page = _render(_context(study, result), plotly)
+    context = _context(study, result)
+    if site is None:
+        scripts = [plotly_script(), source(SCRIPT)] if context["figures"] else [source(SCRIPT)]
+        page = render("page.html", context, styles=[source(STYLE)], scripts=scripts)
+    else:
+        for figure in context["figures"]:
+            figure["packed"] = packed(figure["json"])
+        page = render("page.html", context, site=site)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
@@ -57,15 +63,6 @@ def arm_colours(study: Study, result: Result) -> dict[str, str]:
     """Colour of every arm, the same in every run of the study whichever arms it has."""
     arms = dict.fromkeys([*study.arms, *result.arms])
     return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
-
-
-def plotly_script() -> str:
-    """Plotly's own bundled script."""
-    try:
-        from plotly.offline import get_plotlyjs  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("a report needs plotly; pip install 'neuropil[bench]'") from error
-    return str(get_plotlyjs())
 
 
 def _context(study: Study, result: Result) -> dict[str, Any]:
@@ -183,18 +180,20 @@ def _fields(study: Study, arm: str) -> Sequence[Any]:
     return fields(study.arms[arm]) if arm in study.arms else ()
 
 
-def _figures(study: Study, result: Result, colours: Mapping[str, str]) -> list[dict[str, Any]]:
+def _figures(study: Study, result: Result, colours: Mapping[str, str]) -> list[dict[str, str]]:
     drawn = [(figure, figure.draw(result, colours)) for figure in study.figures]
     return [
-        {"title": figure.title, "caption": figure.caption, "json": _inert_json(plot.to_json())}
+        {"title": figure.title, "caption": figure.caption, "json": inert_json(_short_json(plot.to_json()))}
         for figure, plot in drawn
         if plot.data
     ]
 
 
-def _inert_json(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+def _short_json(text: str) -> str:
+    """The same JSON with numbers of five digits: more cannot be seen, and weigh three times as much."""
+    return json.dumps(
+        json.loads(text, parse_float=lambda word: float(f"{float(word):.5g}")), separators=(",", ":")
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -246,39 +245,3 @@ def _command(study: Study, result: Result) -> str:
     for name, value in result.overrides.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
-
-
-def _render(context: dict[str, Any], plotly: str | None) -> str:
-    try:
-        import jinja2  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("a report needs jinja2; pip install 'neuropil[bench]'") from error
-    templates = resources.files("neuropil.bench.report") / "templates"
-    sources = {part.name: part.read_text(encoding="utf-8") for part in templates.iterdir() if part.is_file()}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    scripts = [sources["page.js"]] if plotly else [plotly_script(), sources["page.js"]]
-    return environment.get_template("page.html").render(
-        **context,
-        style=sources["page.css"],
-        scripts=scripts,
-        policy=_policy(scripts, shared=plotly is not None),
-        plotly=plotly,
-    )
-
-
-def _policy(scripts: Sequence[str], *, shared: bool) -> str:
-    """Content policy that runs these very scripts and nothing else, and lets no request leave the page."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
-    )
-    own = " 'self' file:" if shared else ""
-    return (
-        f"default-src 'none'; script-src {hashes}{own}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )

@@ -108,13 +108,28 @@
     controls.append(wrap);
   }
 
-  for (const figure of document.querySelectorAll("figure")) {
-    const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
+  function draw(figure, text) {
+    const { data, layout } = JSON.parse(text);
     const plot = { div: figure.querySelector(".plot"), data, layout };
     for (const menu of layout.updatemenus || []) choose(plot, menu, figure.querySelector(".controls"));
     plots.push(plot);
-    Plotly.newPlot(plot.div, plot.data, layoutOf(plot), config);
+    return Plotly.newPlot(plot.div, plot.data, layoutOf(plot), config);
   }
+
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).text();
+  }
+
+  async function drawAll() {
+    for (const figure of document.querySelectorAll("figure")) {
+      const script = figure.querySelector("script");
+      await draw(figure, "packed" in script.dataset ? await unpacked(script.textContent) : script.textContent);
+    }
+    root.dataset.drawn = "true";
+  }
+  drawAll();
 
   // ---- copy --------------------------------------------------------------------------------------------------
   for (const copyButton of document.querySelectorAll(".copy-button")) {
