@@ -56,12 +56,17 @@ def content_key(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file durably: after a crash at any instant it holds the old text or the new."""
+    """Write a text file durably, see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file durably: after a crash at any instant it holds the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -150,6 +155,8 @@ def held(directory: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CheckpointError(f"{directory}: another process is at work on this run") from error
+        for left in (*directory.glob(".*.json.*.tmp"), *directory.glob("trials/.*.json.*.tmp")):
+            left.unlink(missing_ok=True)  # of a writer that was killed: nobody else writes here now
         yield
     finally:
         os.close(handle)

@@ -35,7 +35,10 @@ GUARANTEES = {
         "A save is written beside its place, synced, renamed, and its directory is synced; only then old "
         "ones go. Wherever power fails, and whichever unsynced writes were lost or torn, a whole save is found; "
         "one that was reported as saved is never lost.",
-        ("tests/bench/test_store.py::test_a_write_is_synced", "tests/bench/test_store.py::test_a_failed_write"),
+        (
+            "tests/bench/test_store.py::test_a_write_is_synced",
+            "tests/bench/test_store.py::test_a_failed_write",
+        ),
     ),
     "R3": Guarantee(
         "Damage is told",
@@ -62,7 +65,11 @@ GUARANTEES = {
         "Reports are inert and offline",
         "A report is a file that loads nothing from elsewhere, shows hostile names as text and can be read without "
         "JavaScript.",
-        ("tests/bench/test_report.py", "tests/bench/test_report_browser.py", "tests/bench/test_report_terminal.py"),
+        (
+            "tests/bench/test_report.py",
+            "tests/bench/test_report_browser.py",
+            "tests/bench/test_report_terminal.py",
+        ),
     ),
     "R8": Guarantee(
         "A seed means the same everywhere",
@@ -102,7 +109,10 @@ GUARANTEES = {
         "Resources are bounded, ends are clean",
         "Memory stays flat over long training; a full disk and a read-only directory end in one line and keep the last "
         "good checkpoint; SIGINT and SIGTERM end in time, with a checkpoint and without workers left behind.",
-        ("tests/bench/test_runner.py::test_stopped_by_a_signal", "tests/cli/test_whole_runs.py::test_a_stopped_run"),
+        (
+            "tests/bench/test_runner.py::test_stopped_by_a_signal",
+            "tests/cli/test_whole_runs.py::test_a_stopped_run",
+        ),
     ),
     "R14": Guarantee(
         "Two processes do not harm each other",
