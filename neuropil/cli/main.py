@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {  # command: its module, which names it `command`
     "tune": "tune",
     "check": "check",
     "report": "report",
+    "serve": "serve",
     "data": "data",
     "doctor": "doctor",
 }

@@ -10,6 +10,7 @@ import click
 from neuropil.cli.options import arms_option, on_option, run_directory, run_options, seeds_of, settings_of
 from neuropil.cli.output import json_answer
 from neuropil.cli.session import finish, live, resumable
+from neuropil.cli.tensorboard import tensorboard
 
 if TYPE_CHECKING:
     from neuropil.bench.study import Scale
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 @arms_option
 @run_options
 @on_option
+@click.option(
+    "--tensorboard",
+    "logs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Curves for TensorBoard, too.",
+)
 def command(
     system: str,
     arms: tuple[str, ...] | None,
@@ -29,6 +37,7 @@ def command(
     settings: tuple[str, ...],
     jobs: int | None,
     on: str,
+    logs: Path | None,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -45,7 +54,7 @@ def command(
             run_directory(out, f"{study.id}-{scale}") as directory,
             resumable(f"go on with: neuropil resume {directory}"),
         ):
-            with live(arms or study.arms) as listener:
+            with live(arms or study.arms) as screen, tensorboard(screen, logs, directory) as listener:
                 result = runner.run(
                     study,
                     scale=scale,
