@@ -16,8 +16,8 @@ from torch.optim import SGD, Optimizer
 from neuropil.data.batching import batches
 from neuropil.data.task import Batch, Task
 from neuropil.errors import ConfigError
+from neuropil.training.allowed import class_mask, restrict
 from neuropil.training.plugin import Plugin
-from neuropil.training.restrict import class_mask, restrict
 
 
 class _Memory(NamedTuple):

@@ -1,5 +1,6 @@
 """The training loop, the plugin and learner contracts, checkpoints and what a life of learning is judged by."""
 
+from neuropil.training.allowed import restrict as restrict
 from neuropil.training.checkpoint import read_checkpoint as read_checkpoint
 from neuropil.training.checkpoint import save_checkpoint as save_checkpoint
 from neuropil.training.fisher import fisher_diagonal as fisher_diagonal
@@ -15,5 +16,4 @@ from neuropil.training.plugin import Plugin as Plugin
 from neuropil.training.plugin import gradients_of as gradients_of
 from neuropil.training.plugin import transform_gradients as transform_gradients
 from neuropil.training.plugin import unwrapped as unwrapped
-from neuropil.training.restrict import restrict as restrict
 from neuropil.training.trainer import Trainer as Trainer

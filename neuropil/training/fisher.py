@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from neuropil.data.batching import batches
 from neuropil.data.task import Samples
+from neuropil.training.allowed import restrict
 from neuropil.training.evaluating import evaluating
-from neuropil.training.restrict import restrict
 
 
 def fisher_diagonal(

@@ -15,8 +15,8 @@ from neuropil.data.task import Batch
 from neuropil.errors import LabelError, NonFiniteError, ShapeError
 from neuropil.kernels.processes import sum_over_processes
 from neuropil.nn.finite import check_finite
+from neuropil.training.allowed import restrict
 from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
-from neuropil.training.restrict import restrict
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

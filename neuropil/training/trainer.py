@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 from neuropil.data.batching import batches, n_batches
 from neuropil.data.task import Batch, Stream, Task
 from neuropil.errors import CheckpointError, ConfigError, LabelError, NeuropilError, NonFiniteError
+from neuropil.training.allowed import restrict
 from neuropil.training.checkpoint import read_latest, save_checkpoint
 from neuropil.training.evaluating import evaluating
 from neuropil.training.history import History
 from neuropil.training.interrupt import first_interrupt_waits
 from neuropil.training.learner import Backprop, Learner, Loss
 from neuropil.training.plugin import Plugin
-from neuropil.training.restrict import restrict
 
 Split = Literal["validation", "test"]
 Position = tuple[int, int, int]  # task, epoch, batch to begin at

@@ -11,7 +11,7 @@ from neuropil.data.task import Batch
 from neuropil.errors import LabelError, ShapeError
 from neuropil.nn import LIF, RateReadout, Sequential, TracedLinear
 from neuropil.training import OTTT, Backprop, Learner, restrict
-from neuropil.training.restrict import class_mask
+from neuropil.training.allowed import class_mask
 from tests.training.worlds import CLASSES, FEATURES, MODELS, mlp, sgd, task
 
 
