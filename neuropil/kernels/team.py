@@ -131,6 +131,10 @@ def _write_worker(context: Any, worker: Any, shared: Any, kinds: tuple[Any, ...]
     kinds = (types.intp, types.intp, *kinds)
     code = builder.inttoptr(code, context.call_conv.get_function_type(types.none, kinds).as_pointer())
     values = [builder.extract_value(packed, index) for index in range(len(kinds) - 2)]
+    for index, kind in enumerate(kinds[2:]):
+        if isinstance(kind, types.Array):  # the caller keeps it alive: threads need not count references to it
+            owner = values[index].type.elements[0]
+            values[index] = builder.insert_value(values[index], owner(None), 0)
     builder.branch(loop)
     builder.position_at_end(loop)
     start = builder.atomic_rmw("add", following, step, "monotonic")
