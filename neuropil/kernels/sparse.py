@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _DENSE_FROM = 0.5  # density from which a dense product is faster than a sparse one
-_RUN = 24  # entries of a row in a panel that make its panel worth a visit
+_RUN = 32  # entries of a row in a panel that make its panel worth a visit
 
 
 class SparsePattern(NamedTuple):

@@ -53,6 +53,14 @@ def unpack(packed: Array, width: int, sample: int, first: int, stop: int, x: Arr
                         x[here + j, start + i] = packed[at + i * width + j]
 
 
+@kernel_part
+def weight(values: Array, order: Array | None, k: int) -> Any:
+    """Value of entry `k`."""
+    if order is None:
+        return values[k]
+    return values[np.uintp(order[k])]
+
+
 @kernel
 def multiply(
     start: int,
@@ -61,16 +69,17 @@ def multiply(
     pointers: Array,
     columns: Array,
     values: Array,
-    order: Array,
+    order: Array | None,
     x: Array,
     y: Array,
     parts: tuple[int, ...],
 ) -> None:
     """Rows `start` to `stop` of the product, `y [samples, rows]`; entry `k` weighs `values[order[k]]`.
 
-    `x` is packed; an empty `order` is the identity.
+    `x` is packed; an `order` of None is the identity.
     """
-    rows, width = y.shape[1], x.shape[2]
+    rows, width = y.shape[1], len(parts) * 64 // x.itemsize
+    unit, one, two = x.dtype.type(1), np.uintp(1), np.uintp(2)
     source, flat = x.reshape(-1), y.reshape(-1)
     local = np.empty((stop - start) * width, x.dtype)
     for block in range(x.shape[0]):
@@ -83,13 +92,22 @@ def multiply(
                     continue
                 at = (row - start) * width
                 sums = zeros(local, parts) if panel == 0 else load(local, at, parts)
-                if order.size == 0:
-                    for k in range(begin, end):
-                        sums = scaled_add(values[k], load(source, (base + columns[k]) * width, parts), sums)
-                else:
-                    for k in range(begin, end):
-                        value = values[np.uintp(order[k])]
-                        sums = scaled_add(value, load(source, (base + columns[k]) * width, parts), sums)
+                others = zeros(local, parts)  # a second sum, so that one need not wait for the other
+                for k in range(begin, end - (end - begin) % two, two):
+                    sums = scaled_add(
+                        weight(values, order, k), load(source, (base + columns[k]) * width, parts), sums
+                    )
+                    others = scaled_add(
+                        weight(values, order, k + one),
+                        load(source, (base + columns[k + one]) * width, parts),
+                        others,
+                    )
+                if (end - begin) % two:
+                    k = end - one
+                    sums = scaled_add(
+                        weight(values, order, k), load(source, (base + columns[k]) * width, parts), sums
+                    )
+                sums = scaled_add(unit, others, sums)
                 store(local, at, sums)
         unpack(local, width, block * width, start, stop, y, flat)
 

@@ -30,7 +30,7 @@ def sparse(
 ) -> tuple[Tensor, Tensor]:
     """The product `[samples, rows]` with `x [samples, features]`, and `x` as the backward pass wants it."""
     packed = _pack(x)
-    return _multiply(packed, x.shape[0], rows, pointers, columns, values, order[:0]), packed
+    return _multiply(packed, x.shape[0], rows, pointers, columns, values, None), packed
 
 
 @sparse.register_fake
@@ -89,7 +89,7 @@ def _(
 
 
 def _multiply(
-    x: Tensor, samples: int, rows: int, pointers: Tensor, columns: Tensor, values: Tensor, order: Tensor
+    x: Tensor, samples: int, rows: int, pointers: Tensor, columns: Tensor, values: Tensor, order: Tensor | None
 ) -> Tensor:
     """Product `[samples, rows]` of a pattern of `rows` rows with packed `x`."""
     y = x.new_empty(samples, rows)
@@ -98,7 +98,9 @@ def _multiply(
         rows,
         x.shape[0] * x.shape[2] * values.numel() + y.numel(),
         (pointers.shape[0] - 1) // rows,
-        *(array(tensor) for tensor in (pointers, columns, values, order, x)),
+        *(array(tensor) for tensor in (pointers, columns, values)),
+        None if order is None else array(order),
+        array(x),
         y.numpy(),
         _parts(x),
         grain=16,

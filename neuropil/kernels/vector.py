@@ -38,7 +38,7 @@ scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector 
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a square tile, one register wide
-prefetch = Intrinsic("prefetch")  # (array, offset): ask for the cache line that will be read soon
+lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
 
 
 def width(itemsize: int, parts: int) -> int:
@@ -175,18 +175,13 @@ def _intrinsics() -> dict[str, Any]:
         mask = ir.VectorType(ir.IntType(32), count)
         return ir.Constant(mask, [ir.IntType(32)(lane) for lane in lanes])
 
-    def prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    def lowest_bit(typing: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-            declared = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-            function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0")
-            pointer = builder.bitcast(address(context, builder, array, args[0], args[1]), byte)
-            builder.call(function, [pointer, flag(0), flag(3), flag(1)])
-            return context.get_dummy_value()
+            return builder.cttz(args[0], ir.IntType(1)(1))
 
-        return types.void(array, types.intp), generate
+        return types.uint64(types.uint64), generate
 
-    definitions = (zeros, load, store, scaled_add, product_add, total, transpose, prefetch)
+    definitions = (zeros, load, store, scaled_add, product_add, total, transpose, lowest_bit)
     return {
         definition.__name__: types.Function(
             make_intrinsic_template(definition, definition, definition.__name__)

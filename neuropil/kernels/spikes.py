@@ -1,0 +1,97 @@
+"""Products with activity in which few neurons take part: only the weights of those that do are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neuropil.errors import ShapeError
+from neuropil.kernels.compiled import run_over, serves
+from neuropil.kernels.lanes import array
+from neuropil.kernels.spikes_compiled import CHUNK, add_rows, find_events
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+_DENSE_FROM = 0.3  # share of active neurons from which a dense product is faster
+_DENSE_FROM_ALONE = 0.7  # for one sample, where a dense product has to read all weights for little work
+_PARTS = (0,) * 4
+_COLUMNS = 1024  # that one thread takes at a time: rows long enough to stream
+
+
+def spike_product(
+    spikes: Float[Tensor, "... neurons"], weight: Float[Tensor, "neurons outputs"]
+) -> Float[Tensor, "... outputs"]:
+    """`spikes @ weight`, at the cost of the entries of `spikes` that are not zero, whatever their values.
+
+    `weight` holds one contiguous row for each neuron that may spike: the transpose of `nn.Linear`'s. With
+    another layout, or where many neurons are active (it counts them), the product is dense.
+    The gradient of `weight` costs what the spikes cost, that of `spikes` is dense, as every neuron gets one. A
+    neuron that is silent does not hand on what its weights hold, be it infinite. Raises ShapeError when the
+    arguments do not fit together.
+
+    >>> spike_product(torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[1.0], [2.0], [4.0]]))
+    tensor([[6.]])
+    """
+    if weight.dim() != 2 or spikes.dim() < 1 or spikes.shape[-1] != weight.shape[0]:
+        raise ShapeError(
+            f"spike_product: spikes {list(spikes.shape)} do not fit weight {list(weight.shape)}, "
+            "expected [..., neurons] and [neurons, outputs]"
+        )
+    if spikes.dtype != weight.dtype:
+        raise ShapeError(f"spike_product: spikes are {spikes.dtype}, weight is {weight.dtype}, expected one type")
+    if not serves(spikes, weight) or not weight.is_contiguous() or 0 in (spikes.numel(), weight.numel()):
+        return spikes @ weight
+    product: Tensor = spike_rows(spikes.reshape(-1, spikes.shape[-1]), weight)
+    return product.view(*spikes.shape[:-1], weight.shape[1])
+
+
+@torch.library.custom_op("neuropil::spikes", mutates_args=(), schema="(Tensor spikes, Tensor weight) -> Tensor")
+def spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
+    """The product for `[samples, neurons]` and a contiguous `weight`."""
+    samples, count = spikes.shape
+    events = array(spikes)
+    chunks = -(-count // CHUNK)
+    ends = torch.empty(chunks, samples, dtype=torch.int64).numpy()
+    neurons = torch.empty(chunks, samples * min(count, CHUNK), dtype=torch.int32).numpy()
+    run_over(find_events, count, spikes.numel(), events, ends, neurons, grain=CHUNK)
+    active = int(ends[:, -1].sum())
+    if active > spikes.numel() * (_DENSE_FROM_ALONE if samples == 1 else _DENSE_FROM):
+        return spikes @ weight
+    outputs = weight.shape[1]
+    out = weight.new_empty(samples, outputs)
+    share = -(-outputs // torch.get_num_threads() // 64) * 64
+    run_over(
+        add_rows,
+        outputs,
+        (active + samples) * outputs,
+        ends,
+        neurons,
+        events,
+        array(weight),
+        out.numpy(),
+        _PARTS,
+        grain=max(64, min(_COLUMNS, share)),
+    )
+    return out
+
+
+@spike_rows.register_fake
+def _(spikes: Tensor, weight: Tensor) -> Tensor:
+    return weight.new_empty(spikes.shape[0], weight.shape[1])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    spikes, weight = ctx.saved_tensors
+    wants_spikes, wants_weight = ctx.needs_input_grad
+    g_weight = spike_rows(spikes.mT, g.contiguous()) if wants_weight else None
+    return g @ weight.mT if wants_spikes else None, g_weight
+
+
+spike_rows.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,74 @@
+"""The loops behind `neuropil.kernels.spikes`: find who was active, add up what they drive.
+
+Events lie chunk by chunk of neurons: the rows of weights of one chunk stay in the second-level cache while all samples
+add up theirs, in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neuropil.kernels.compiled import kernel
+from neuropil.kernels.vector import load, lowest_bit, scaled_add, store, zeros
+
+Array = Any  # numpy arrays, as Numba sees them
+
+CHUNK = 256  # neurons: a thousand columns of their weights fill a megabyte
+
+
+@kernel
+def find_events(start: int, stop: int, spikes: Array, ends: Array, neurons: Array) -> None:
+    """Active ones among neurons `start` to `stop`, a multiple of CHUNK, by chunk, sample and neuron.
+
+    `ends [chunks, samples]` says where a sample's events in its chunk's row of `neurons` end.
+    """
+    none = spikes.dtype.type(0)
+    for first in range(start, stop, CHUNK):
+        chunk, found = first // CHUNK, 0
+        for sample in range(len(spikes)):
+            for begin in range(first, min(first + CHUNK, stop), 64):
+                row, word = spikes[sample, begin : min(begin + 64, stop)], np.uint64(0)
+                for j in range(len(row)):
+                    word |= np.uint64(row[j] != none) << np.uint64(j)
+                while word != 0:
+                    neurons[chunk, found] = begin + lowest_bit(word)
+                    found += 1
+                    word &= word - np.uint64(1)
+            ends[chunk, sample] = found
+
+
+@kernel
+def add_rows(
+    start: int,
+    stop: int,
+    ends: Array,
+    neurons: Array,
+    spikes: Array,
+    weight: Array,
+    out: Array,
+    parts: tuple[int, ...],
+) -> None:
+    """Columns `start` to `stop` of `out[sample] = sum of spikes[sample, n] * weight[n]` over active neurons n."""
+    width, columns = len(parts) * 64 // weight.itemsize, weight.shape[1]
+    even = start + (stop - start) // width * width
+    source, target = weight.reshape(-1), out.reshape(-1)
+    for chunk in range(len(ends)):
+        end = 0
+        for sample in range(len(out)):
+            begin, end = end, ends[chunk, sample]
+            if chunk > 0 and begin == end:
+                continue
+            for at in range(start, even, width):
+                to = sample * columns + at
+                sums = zeros(target, parts) if chunk == 0 else load(target, to, parts)
+                for k in range(np.uintp(begin), np.uintp(end)):
+                    n = np.intp(neurons[chunk, k])
+                    sums = scaled_add(spikes[sample, n], load(source, n * columns + at, parts), sums)
+                store(target, to, sums)
+            for at in range(even, stop):
+                total = out[sample, at] if chunk > 0 else weight.dtype.type(0)
+                for k in range(begin, end):
+                    total += spikes[sample, neurons[chunk, k]] * weight[neurons[chunk, k], at]
+                out[sample, at] = total
