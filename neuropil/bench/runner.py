@@ -17,6 +17,7 @@ from neuropil.bench import catalogue
 from neuropil.bench.evidence import is_evidence, write_evidence
 from neuropil.bench.executor import Executor, Job
 from neuropil.bench.fields import override_arms, plain
+from neuropil.bench.index import remember
 from neuropil.bench.places import LOCAL, check_place, place
 from neuropil.bench.progress import Listener, warn
 from neuropil.bench.provenance import code_of, data_of, machine
@@ -158,6 +159,7 @@ def _go_on(
     )
     result = dataclasses.replace(result, judgements=judge_all(study, result))
     write_run(directory, result)
+    remember(result)
     if is_evidence(study, result):
         try:
             write_evidence(result)

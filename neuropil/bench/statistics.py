@@ -1,16 +1,16 @@
 """Judging claims: Student-t intervals of differences paired by seed.
 
-With few seeds the t interval is the one with the stated coverage when differences are roughly normal, and a
-test simulates that coverage for 3 to 10 seeds. An interval whose seeds all agree to the last bit has width
+With few seeds the t interval is the one with the stated coverage when differences are roughly normal; tests simulate
+it, also for differences that are not (docs/statistics.md). An interval whose seeds all agree to the last bit has width
 zero and is judged as a point; a point that lies exactly on the margin of `exceeds` is undecided.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from neuropil.bench.claim import Claim, Verdict
 from neuropil.bench.result import Judgement, Result
@@ -86,6 +86,57 @@ def judge(
     return Judgement(claim, decided, mean, low, high, differences, note)
 
 
+def effect_size(differences: Sequence[float]) -> float | None:
+    """Mean of paired differences in units of their standard deviation; None where that is zero or unknown.
+
+    Cohen, Statistical power analysis for the behavioral sciences (1988), d_z.
+
+    >>> effect_size([1.0, 2.0, 3.0])
+    2.0
+    """
+    n = len(differences)
+    if n < 2 or min(differences) == max(differences):
+        return None
+    mean = math.fsum(differences) / n
+    return mean / math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1))
+
+
+def p_value(judgement: Judgement) -> float | None:
+    """One-sided p of a claim, at most 0.025 exactly when it holds; None for fewer than two seeds.
+
+    For `exceeds` the t test of the margin; for `within` the larger of the two one-sided tests (Schuirmann, J.
+    Pharmacokinet. Biopharm. 15, 1987). Raises MissingExtraError without scipy.
+
+    >>> from neuropil.bench import at_least
+    >>> round(p_value(judge(at_least("a.acc", 0.5, text="good"), [0.6, 0.7, 0.8])), 4)
+    0.0371
+    """
+    values = [value for value in judgement.differences if value is not None]
+    claim = judgement.claim
+    if len(values) < 2:
+        return None
+    if min(values) == max(values):
+        return 0.0 if _verdict(claim, values[0], values[0]) == "holds" else 1.0
+    above = -claim.margin if claim.kind == "within" else claim.margin
+    p = float(scipy_stats().ttest_1samp(values, above, alternative="greater").pvalue)
+    if claim.kind == "within":
+        p = max(p, float(scipy_stats().ttest_1samp(values, claim.margin, alternative="less").pvalue))
+    return p
+
+
+def holding_together(claims: Mapping[str, Judgement]) -> frozenset[str]:
+    """Of claims that are read side by side, by name, those that hold when it counts that there are many.
+
+    At most a fortieth of what is returned is expected to hold by chance: Benjamini and Hochberg's false discovery
+    rate (J. R. Stat. Soc. B 57, 1995) at the level at which a single claim is judged.
+    """
+    values = {name: p for name, judgement in claims.items() if (p := p_value(judgement)) is not None}
+    if not values:
+        return frozenset()
+    adjusted = scipy_stats().false_discovery_control(list(values.values()), method="bh")
+    return frozenset(name for name, p in zip(values, adjusted, strict=True) if p <= (1 - LEVEL) / 2)
+
+
 def judge_all(study: Study, result: Result) -> tuple[Judgement, ...]:
     """Every claim whose arms were run, in the study's order; with verdicts at laptop scale only."""
     return tuple(_judged(claim, result) for claim in study.claims if claim.arms <= set(result.arms))
@@ -108,3 +159,12 @@ def _verdict(claim: Claim, low: float, high: float) -> Verdict:
     if -claim.margin <= low and high <= claim.margin:
         return "holds"
     return "fails" if low > claim.margin or high < -claim.margin else "undecided"
+
+
+def scipy_stats() -> Any:
+    """The module scipy.stats, which takes a second to import. Raises MissingExtraError without scipy."""
+    try:
+        from scipy import stats  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError("tests and planning need scipy: pip install 'neuropil[bench]'") from error
+    return stats

@@ -86,7 +86,7 @@ def tune(
         "machine": machine(),
         "seconds": round(time.monotonic() - began, 2),
     }
-    write_text(tuning_file(study.id), _text(tuning))
+    write_tuning(tuning)
     return tuning
 
 
@@ -149,6 +149,11 @@ def read_tuning(name: str) -> dict[str, Any] | None:
     if not isinstance(tuning, dict) or tuning.get("schema") != SCHEMA or "choices" not in tuning:
         raise CheckpointError(f"{path}: not a tuning of schema {SCHEMA}; run `neuropil tune {name}`")
     return tuning
+
+
+def write_tuning(tuning: Mapping[str, Any]) -> None:
+    """Keep a tuning."""
+    write_text(tuning_file(tuning["id"]), _text(tuning))
 
 
 def _searched(study: Study, arms: Sequence[str] | None) -> list[str]:

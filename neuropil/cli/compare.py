@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from neuropil.cli.options import run_directory, run_options, seeds_of, settings_of
+from neuropil.cli.options import on_option, run_directory, run_options, seeds_of, settings_of
 from neuropil.cli.output import json_answer
 from neuropil.cli.session import finish, live, resumable
 from neuropil.errors import ConfigError, UnknownNameError, nearest
@@ -33,6 +33,7 @@ class Contender(NamedTuple):
 @click.argument("names", nargs=-1, required=True, metavar="ID...")
 @click.option("--stream", metavar="S", help="Stream of tasks; each study's own unless given.")
 @run_options
+@on_option
 def command(
     names: tuple[str, ...],
     stream: str | None,
@@ -41,6 +42,7 @@ def command(
     n_seeds: int | None,
     settings: tuple[str, ...],
     jobs: int | None,
+    on: str,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -72,6 +74,7 @@ def command(
                         arms=arms,
                         overrides=overrides,
                         jobs=jobs,
+                        on=on,
                         out=directory / study.id,
                         on_event=listener,
                     )

@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, str] = {  # command: its module, which names it `command`
     "resume": "resume",
     "compare": "compare",
     "tune": "tune",
+    "plan": "plan",
+    "runs": "runs",
     "check": "check",
     "report": "report",
     "serve": "serve",

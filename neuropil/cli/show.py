@@ -41,6 +41,8 @@ def _heading(text: str) -> None:
 
 def _show_claims(study: Study) -> None:
     from neuropil.bench import evidence
+    from neuropil.bench.planning import told
+    from neuropil.bench.tune import read_tuning
 
     row = evidence.check([study.id])[0]
     kept = None if row.state == "missing" else evidence.read_evidence(study.id)
@@ -53,6 +55,9 @@ def _show_claims(study: Study) -> None:
         ],
         right=["value", "margin"],
     )
+    if plan := (read_tuning(study.id) or {}).get("plan"):
+        _heading("Seeds")
+        click.echo(f"{plan['claim']}: {told(plan)}")
     _heading("Evidence")
     click.echo(f"{row.state}{f': {row.reason}' if row.reason else ''}")
     if kept is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from neuropil.cli.options import arms_option, jobs_option, json_option
+from neuropil.cli.options import arms_option, jobs_option, json_option, on_option
 from neuropil.cli.output import json_answer, table
 from neuropil.cli.session import live, resumable
 
@@ -13,8 +13,9 @@ from neuropil.cli.session import live, resumable
 @click.argument("system", metavar="ID")
 @arms_option
 @jobs_option
+@on_option
 @json_option
-def command(system: str, arms: tuple[str, ...] | None, jobs: int | None, as_json: bool) -> None:
+def command(system: str, arms: tuple[str, ...] | None, jobs: int | None, on: str, as_json: bool) -> None:
     """Search each arm's settings on development seeds (10000 and up) against validation data.
 
     The choice and every trial are kept beside the evidence; `neuropil run` uses them.
@@ -25,7 +26,7 @@ def command(system: str, arms: tuple[str, ...] | None, jobs: int | None, as_json
     with json_answer(as_json) as answer, resumable(f"go on with: neuropil tune {system}"):
         study = catalogue.load_study(system)
         with live(arms or study.arms) as listener:
-            outcome = tune(study, arms=arms, jobs=jobs, on_event=listener)
+            outcome = tune(study, arms=arms, jobs=jobs, on=on, on_event=listener)
         if answer is not None:
             answer(outcome)
             return
