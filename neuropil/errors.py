@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_LIST = 90  # characters of names that still make a line that is read
+
 
 class NeuropilError(Exception):
     """Root of every error that neuropil raises on purpose."""
@@ -72,7 +74,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     "; did you mean 'finetune'?"
     """
     known = sorted(choices)
-    close = difflib.get_close_matches(name, known, n=1)
+    folded = {choice.lower(): choice for choice in reversed(known)}
+    close = difflib.get_close_matches(name.lower(), folded, n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; choose from {', '.join(known)}" if known else ""
+        return f"; did you mean {folded[close[0]]!r}?"
+    listed = ", ".join(known)
+    if len(listed) > _LONGEST_LIST:
+        listed = listed[:_LONGEST_LIST].rpartition(", ")[0] + ", ..."
+    return f"; choose from {listed}" if known else ""

@@ -182,6 +182,8 @@ def _parse_union(given: Any, members: tuple[Any, ...]) -> Any:
 
 def _items(given: Any) -> list[Any]:
     if isinstance(given, str):
+        if not given.strip():
+            raise ValueError  # forgotten rather than meant; `()` is empty
         text = given.strip().removeprefix("(").removesuffix(")").strip().removesuffix(",")
         return [item.strip() for item in text.split(",")] if text else []
     if isinstance(given, list | tuple):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from neuropil.data.batching import batches, n_batches
 from neuropil.data.task import Batch, Stream, Task
 from neuropil.errors import CheckpointError, ConfigError, LabelError, NeuropilError, NonFiniteError
+from neuropil.nn.finite import check_finite
 from neuropil.training.allowed import restrict
 from neuropil.training.checkpoint import read_latest, save_checkpoint
 from neuropil.training.evaluating import evaluating
@@ -228,6 +229,8 @@ class Trainer:
         self._position = position
         if self.checkpoint is None or (self.fabric is not None and self.fabric.global_rank != 0):
             return
+        for name, parameter in self.model.named_parameters():
+            check_finite(parameter, f"{name}, before saving step {self.step}")
         tree = {
             "model": dict(self.model.state_dict()),
             "learner": self.learner.state_dict(),

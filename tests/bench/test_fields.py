@@ -16,7 +16,7 @@ BAD = {
     "draws": ["", "1.5", "x", "0", "1001", "nan", "true"],
     "mode": ["", "cal", "nan", "1"],
     "sleep": ["-1", "61", "nan", "none"],
-    "layers": ["x", "1,x", "0", "3,0", "1.5", "nan"],
+    "layers": ["", "x", "1,x", "0", "3,0", "1.5", "nan"],
     "limit": ["x", "nan", "inf", ""],
     "noisy": ["", "maybe", "2", "none"],
 }
@@ -58,7 +58,7 @@ def test_text_and_json_give_back_what_they_were_made_of(
 ) -> None:
     config = Tiny(shift=shift, draws=draws, layers=tuple(layers), limit=limit, noisy=noisy)
     text = {
-        name: ",".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in plain(config).items()
+        name: ",".join(map(str, v)) or "()" if isinstance(v, list) else str(v) for name, v in plain(config).items()
     }
     assert override(Tiny(), text) == config
     assert override(Tiny(), plain(config)) == config

@@ -117,6 +117,8 @@ def make_network(config: Setting, outputs: int) -> nn.Module:
         return nn.Sequential(*itertools.chain(*parts), nn.Linear(widths[-1], outputs, bias=False))
     if config.network == "conv":
         return _conv_network(config, outputs)
+    if not config.hidden:
+        raise ConfigError("hidden: a spiking network needs at least one hidden layer, such as hidden=400")
     cell, readout = _cells(config)
     layers: list[nn.Module] = [nn.Linear(784, config.hidden[0], bias=False), cell()]
     for a, b in itertools.pairwise((*config.hidden, outputs)):
