@@ -2,8 +2,8 @@
 
 The JSON files of a run are the truth; the index remembers what they said when they had this size and time of change.
 A row that does not fit its file, or whose hash does not fit its content, is read anew from the file. An index that is
-missing, damaged or of another version is made anew, and one that cannot be written is kept in memory: nothing but
-time is ever lost with it. SQLite's write-ahead log lets several processes share it.
+missing, damaged or of another version is made anew, and where it cannot be written the files answer: nothing but time
+is ever lost with it. SQLite's write-ahead log lets several processes share it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from neuropil.bench.claim import Verdict
 from neuropil.bench.result import Result, TrialRecord
@@ -30,6 +30,18 @@ if sys.platform != "win32":
 VERSION = 1
 _TABLE = "CREATE TABLE IF NOT EXISTS kept (file TEXT PRIMARY KEY, stamp TEXT, content TEXT, hash TEXT) WITHOUT ROWID"
 _MANY = 500  # files asked for in one query
+_NOT_DAMAGE = frozenset(  # a disk or another process in the way
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_PERM,
+    }
+)
+
+Answer = TypeVar("Answer")
 
 
 class Run(NamedTuple):
@@ -76,8 +88,8 @@ def list_runs(root: Path | str = "runs") -> tuple[Run, ...]:
     files = [root / "run.json", *root.glob("*/run.json"), *root.glob("*/*/run.json")]
     stamps = {file: stamp for file in files if (stamp := _stamp(file))}
     contents = _contents(stamps, lambda file: _summary(file.parent), skip=True)
-    runs = [_run(file, stamps[file], content) for file, content in contents.items()]
-    return tuple(sorted(runs, key=lambda run: (run.when, str(run.directory)), reverse=True))
+    newest = sorted(contents, key=lambda file: (_changed(stamps[file]), str(file)), reverse=True)
+    return tuple(_run(file, stamps[file], contents[file]) for file in newest)
 
 
 def read_table(directory: Path | str) -> Table:
@@ -109,25 +121,23 @@ def remember(result: Result) -> None:
         path = trial_file(result.directory, record.arm, record.seed)
         if path.name in there:
             rows.append((path, there[path.name], _numbers(record)))
-    with _opened() as database:
-        _keep(database, rows)
+    _keep(rows)
 
 
 def _contents(
     stamps: Mapping[Path, str], read: Callable[[Path], Any], *, skip: bool = False
 ) -> dict[Path, Any]:
     """What each file says, from the index where it still fits, else by reading the file."""
-    with _opened() as database:
-        known = _known(database, stamps)
-        fresh = []
-        for file, stamp in stamps.items():
-            if file not in known:
-                try:
-                    fresh.append((file, stamp, read(file)))
-                except (CheckpointError, FileNotFoundError):
-                    if not skip:
-                        raise
-        _keep(database, fresh)
+    known: dict[Path, Any] = _ask(lambda database: _known(database, stamps)) or {}
+    fresh = []
+    for file, stamp in stamps.items():
+        if file not in known:
+            try:
+                fresh.append((file, stamp, read(file)))
+            except (CheckpointError, FileNotFoundError):
+                if not skip:
+                    raise
+    _keep(fresh)
     known |= {file: content for file, _, content in fresh}
     return {file: known[file] for file in stamps if file in known}
 
@@ -139,81 +149,73 @@ def _known(database: sqlite3.Connection, stamps: Mapping[Path, str]) -> dict[Pat
     for start in range(0, len(waiting), _MANY):
         some = waiting[start : start + _MANY]
         marks = ",".join("?" * len(some))
-        try:
-            rows = database.execute(
-                f"SELECT file, stamp, content, hash FROM kept WHERE file IN ({marks})", some
-            )
-            for name, stamp, content, digest in rows:
-                file = names[name]
-                if stamp == stamps[file] and digest == _hash(name, stamp, content):
-                    found[file] = json.loads(content)
-        except sqlite3.Error:
-            break  # damaged since it was opened: the files answer
+        rows = database.execute(f"SELECT file, stamp, content, hash FROM kept WHERE file IN ({marks})", some)
+        for name, stamp, content, digest in rows:
+            file = names.get(name)
+            if file and stamp == stamps[file] and digest == _hash(name, stamp, str(content)):
+                found[file] = json.loads(content)
     return found
 
 
-def _keep(database: sqlite3.Connection, rows: Iterable[tuple[Path, str, Any]]) -> None:
+def _keep(rows: Iterable[tuple[Path, str, Any]]) -> None:
     lines = []
     for file, stamp, content in rows:
         name, text = _name(file), canonical(content)
         lines.append((name, stamp, text, _hash(name, stamp, text)))
     if lines:
-        with (
-            contextlib.suppress(sqlite3.Error),
-            database,
-        ):  # full disk, another writer for long: the files remain
-            database.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", lines)
+        _ask(lambda database: database.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", lines))
 
 
-@contextlib.contextmanager
-def _opened() -> Iterator[sqlite3.Connection]:
-    """The index; made anew when it is damaged, in memory when it cannot be written."""
+def _ask(action: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
+    """What an action on the index gives; None where the index cannot serve. A damaged one is made anew."""
     path = cache_directory() / "index.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            database = _connect(path)
-        except sqlite3.DatabaseError:
-            database = _renewed(path)
-    except (OSError, sqlite3.Error):
-        database = _connect(":memory:")
-    with contextlib.closing(database):
-        yield database
+        for _ in range(2):
+            place = _place(path)
+            try:
+                with contextlib.closing(_connect(path)) as database, database:
+                    return action(database)
+            except (sqlite3.Error, ValueError, OverflowError) as error:
+                if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_DAMAGE:
+                    return None
+                _remove(path, place)
+    except OSError:
+        pass
+    return None
 
 
-def _connect(path: Path | str) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=30)
     try:
         if database.execute("PRAGMA user_version").fetchone() != (VERSION,):
+            database.execute("PRAGMA journal_mode=WAL")
             with database:
-                database.execute("PRAGMA journal_mode=WAL")
                 database.execute("DROP TABLE IF EXISTS kept")
                 database.execute(_TABLE)
                 database.execute(f"PRAGMA user_version={VERSION}")
         database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("SELECT file FROM kept LIMIT 1").fetchone()
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _renewed(path: Path) -> sqlite3.Connection:
-    """The index made anew, by one process at a time; the next one finds it whole."""
-    with _alone(path.with_suffix(".lock")):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            return _connect(path)
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{path}{ending}").unlink(missing_ok=True)
-        return _connect(path)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+def _remove(path: Path, place: int | None) -> None:
+    """Take a damaged index away, unless another process did and put a new one into another place of the disk."""
+    with path.with_suffix(".lock").open("w") as lock:
         if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if _place(path) == place:
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{path}{ending}").unlink(missing_ok=True)
+
+
+def _place(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _summary(directory: Path) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def _summary(directory: Path) -> dict[str, Any]:
 
 
 def _run(file: Path, stamp: str, content: dict[str, Any]) -> Run:
-    changed = datetime.fromtimestamp(int(stamp.partition(" ")[0]) / 1e9)
+    changed = datetime.fromtimestamp(_changed(stamp) / 1e9)
     return Run(
         directory=file.parent,
         id=content["id"],
@@ -280,6 +282,10 @@ def _stamp(file: Path) -> str | None:
 
 def _mark(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns} {stat.st_size} {stat.st_ino}"
+
+
+def _changed(stamp: str) -> int:
+    return int(stamp.partition(" ")[0])
 
 
 def _name(file: Path) -> str:
