@@ -1,6 +1,7 @@
 # make install   prepare .venv
 # make demo      learn task after task without forgetting, beside the network that forgets
 # make peers     prepare what the benchmarks compare with (python -m benchmarks)
+# make docs      the documentation, in site-docs/
 # make test      lint, types, import contracts, all tests
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo peers test
+.PHONY: install demo peers docs test
 
 install: $(INSTALLED)
 
@@ -25,6 +26,9 @@ demo: install
 
 peers: install
 	@$(BIN)/python -m benchmarks.environments
+
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: install
 	$(BIN)/ruff check .

@@ -30,6 +30,8 @@ def _missing(marker: pytest.Mark) -> str | None:
         return "no chromium on the path"
     if marker.name == "ray" and importlib.util.find_spec("ray") is None:
         return "ray is not installed"
+    if marker.name == "docs" and importlib.util.find_spec("mkdocs") is None:
+        return "mkdocs is not installed"
     if marker.name == "peer":
         for name in marker.args:
             if importlib.util.find_spec(name) is None:

@@ -23,6 +23,7 @@ EXTRAS = {
     "huggingface": ("datasets",),
     "parquet": ("pyarrow",),
     "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
 }
 
 
