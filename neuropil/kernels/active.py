@@ -1,8 +1,8 @@
 """A two-layer block of rectified units of which only a few are active, for one sample.
 
-`y = sum over active units i of relu(up_i x + bias_i) * down_i`. A unit's incoming and outgoing weights are one row each,
-`up [units, features]` and `down [units, outputs]` (the transpose of what `nn.Linear` keeps for the second layer), so that
-a unit that is silent costs nothing, neither arithmetic nor memory traffic.
+`y = sum over active units i of relu(up_i x + bias_i) * down_i`. A unit's incoming and outgoing weights are one row
+each, `up [units, features]` and `down [units, outputs]` (the transpose of what `nn.Linear` keeps for the second
+layer), so that a unit that is silent costs nothing, neither arithmetic nor memory traffic.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def active_block(
     laid_out = up.is_contiguous() and down.is_contiguous()
     if learns or not serves(*tensors) or not laid_out or 0 in (active.numel(), x.numel(), down.shape[1]):
         return active_block_reference(x, up, down, active, bias)
-    return sum_active(x, up, x.new_empty(0) if bias is None else bias, down, active)
+    total: Tensor = sum_active(x, up, x.new_empty(0) if bias is None else bias, down, active)
+    return total
 
 
 def active_block_reference(

@@ -1,7 +1,7 @@
 """A linear map that keeps few of its weights, and costs what it keeps, forward and backward.
 
-With weights `w_k` at row `i_k` and column `j_k`, `y[b, i] = sum over k with i_k = i of w_k * x[b, j_k]`. Its gradients are
-the transposed product, `grad x[b, j] = sum over k with j_k = j of w_k * grad y[b, i_k]`, and the dense product
+With weights `w_k` at row `i_k` and column `j_k`, `y[b, i] = sum over k with i_k = i of w_k * x[b, j_k]`. Its gradients
+are the transposed product, `grad x[b, j] = sum over k with j_k = j of w_k * grad y[b, i_k]`, and the dense product
 `(grad y)^T x` sampled where a weight is, `grad w_k = sum over b of grad y[b, i_k] * x[b, j_k]`.
 """
 
@@ -31,11 +31,11 @@ class SparsePattern(NamedTuple):
     from left to right. All tensors are int32.
     """
 
-    pointers: Int[Tensor, "panels_x_rows_1"]  # first entry of each row of each panel, and the end
-    columns: Int[Tensor, "entries"]
-    pointers_t: Int[Tensor, "panels_x_columns_1"]  # the same for the transposed matrix ...
-    columns_t: Int[Tensor, "entries"]
-    order: Int[Tensor, "entries"]  # ... whose k-th entry is entry order[k]
+    pointers: Int[Tensor, " panels_x_rows_1"]  # first entry of each row of each panel, and the end
+    columns: Int[Tensor, " entries"]
+    pointers_t: Int[Tensor, " panels_x_columns_1"]  # the same for the transposed matrix ...
+    columns_t: Int[Tensor, " entries"]
+    order: Int[Tensor, " entries"]  # ... whose k-th entry is entry order[k]
     rows: int
     features: int
 
@@ -72,7 +72,7 @@ def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Ten
     return functional.pad(ends, (1, 0)).int(), (row * features + j).argsort()
 
 
-def entries(pattern: SparsePattern) -> tuple[Int[Tensor, "entries"], Int[Tensor, "entries"]]:
+def entries(pattern: SparsePattern) -> tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]:
     """Row and column of every entry, in the order in which their values are stored.
 
     >>> pattern = sparse_pattern(torch.tensor([[True, False], [True, True]]))
@@ -83,7 +83,7 @@ def entries(pattern: SparsePattern) -> tuple[Int[Tensor, "entries"], Int[Tensor,
     return row.repeat_interleave(pattern.pointers.diff()), pattern.columns.long()
 
 
-def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern) -> Float[Tensor, "entries"]:
+def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern) -> Float[Tensor, " entries"]:
     """The entries of `weight` that the pattern keeps; the inverse of `dense_weight`.
 
     >>> sparse_values(torch.tensor([[5.0, 6.0]]), sparse_pattern(torch.tensor([[False, True]])))
@@ -92,7 +92,7 @@ def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern)
     return weight[entries(pattern)]
 
 
-def dense_weight(values: Float[Tensor, "entries"], pattern: SparsePattern) -> Float[Tensor, "rows columns"]:
+def dense_weight(values: Float[Tensor, " entries"], pattern: SparsePattern) -> Float[Tensor, "rows columns"]:
     """The matrix `[rows, columns]` with `values` where the pattern keeps an entry, and zeros elsewhere.
 
     >>> dense_weight(torch.tensor([6.0]), sparse_pattern(torch.tensor([[False, True]])))
@@ -103,7 +103,7 @@ def dense_weight(values: Float[Tensor, "entries"], pattern: SparsePattern) -> Fl
 
 
 def sparse_linear(
-    x: Float[Tensor, "... features"], values: Float[Tensor, "entries"], pattern: SparsePattern
+    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern
 ) -> Float[Tensor, "... rows"]:
     """`x W^T` for the sparse matrix `W [rows, features]` with `values` where `pattern` keeps an entry.
 
@@ -125,12 +125,12 @@ def sparse_linear(
     if not rare or x.numel() == 0 or not serves(x, values):
         return sparse_linear_reference(x, values, pattern)
     *index, rows, _ = pattern
-    y, _ = sparse(x.reshape(-1, x.shape[-1]), values, rows, *index)
-    return y.view(*x.shape[:-1], rows)
+    product: Tensor = sparse(x.reshape(-1, x.shape[-1]), values, rows, *index)[0]
+    return product.view(*x.shape[:-1], rows)
 
 
 def sparse_linear_reference(
-    x: Float[Tensor, "... features"], values: Float[Tensor, "entries"], pattern: SparsePattern
+    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern
 ) -> Float[Tensor, "... rows"]:
     """`sparse_linear` in plain torch, by way of the dense matrix: the definition the kernel is held against.
 

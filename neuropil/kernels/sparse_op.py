@@ -16,7 +16,9 @@ _PATTERN = "Tensor pointers, Tensor columns, Tensor pointers_t, Tensor columns_t
 
 
 @torch.library.custom_op(
-    "neuropil::sparse", mutates_args=(), schema=f"(Tensor x, Tensor values, int rows, {_PATTERN}) -> (Tensor, Tensor)"
+    "neuropil::sparse",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor values, int rows, {_PATTERN}) -> (Tensor, Tensor)",
 )
 def sparse(
     x: Tensor,
@@ -80,16 +82,20 @@ def sparse_backward_op(
 
 
 @sparse_backward_op.register_fake
-def _(
-    g: Tensor, packed: Tensor, values: Tensor, *others: Any
-) -> tuple[Tensor, Tensor]:
+def _(g: Tensor, packed: Tensor, values: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     wants_x, wants_values = others[-2:]
     g_x = g.new_empty((g.shape[0], packed.shape[1]) if wants_x else (0, 0))
     return g_x, torch.empty_like(values) if wants_values else values.new_empty(0)
 
 
 def _multiply(
-    x: Tensor, samples: int, rows: int, pointers: Tensor, columns: Tensor, values: Tensor, order: Tensor | None
+    x: Tensor,
+    samples: int,
+    rows: int,
+    pointers: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    order: Tensor | None,
 ) -> Tensor:
     """Product `[samples, rows]` of a pattern of `rows` rows with packed `x`."""
     y = x.new_empty(samples, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,21 +42,33 @@ def spike_product(
             "expected [..., neurons] and [neurons, outputs]"
         )
     if spikes.dtype != weight.dtype:
-        raise ShapeError(f"spike_product: spikes are {spikes.dtype}, weight is {weight.dtype}, expected one type")
+        raise ShapeError(
+            f"spike_product: spikes are {spikes.dtype}, weight is {weight.dtype}, expected one type"
+        )
     if not serves(spikes, weight) or not weight.is_contiguous() or 0 in (spikes.numel(), weight.numel()):
         return spikes @ weight
-    product: Tensor = spike_rows(spikes.reshape(-1, spikes.shape[-1]), weight)
+    rows = spikes.reshape(-1, spikes.shape[-1])
+    registered = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    product: Tensor = (
+        spike_rows(rows, weight) if registered else _spike_rows(rows, weight)
+    )  # saves half the call
     return product.view(*spikes.shape[:-1], weight.shape[1])
 
 
-@torch.library.custom_op("neuropil::spikes", mutates_args=(), schema="(Tensor spikes, Tensor weight) -> Tensor")
+@torch.library.custom_op(
+    "neuropil::spikes", mutates_args=(), schema="(Tensor spikes, Tensor weight) -> Tensor"
+)
 def spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
     """The product for `[samples, neurons]` and a contiguous `weight`."""
+    return _spike_rows(spikes, weight)
+
+
+def _spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
     samples, count = spikes.shape
     events = array(spikes)
     chunks = -(-count // CHUNK)
-    ends = torch.empty(chunks, samples, dtype=torch.int64).numpy()
-    neurons = torch.empty(chunks, samples * min(count, CHUNK), dtype=torch.int32).numpy()
+    ends = np.empty((chunks, samples), np.int64)
+    neurons = np.empty((chunks, samples * min(count, CHUNK)), np.int32)
     run_over(find_events, count, spikes.numel(), events, ends, neurons, grain=CHUNK)
     active = int(ends[:, -1].sum())
     if active > spikes.numel() * (_DENSE_FROM_ALONE if samples == 1 else _DENSE_FROM):

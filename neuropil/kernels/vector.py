@@ -24,7 +24,7 @@ class Intrinsic:
 
     @property
     def _numba_type_(self) -> Any:
-        return _intrinsics()[self._name]
+        return _intrinsic(self._name)
 
     def __call__(self, *args: Any) -> Any:
         """Only compiled code has vectors."""
@@ -37,7 +37,7 @@ store = Intrinsic("store")  # (array, offset, vector)
 scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector + sums
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
 total = Intrinsic("total")  # (vector): sum of its numbers
-transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a square tile, one register wide
+transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
 
 
@@ -50,141 +50,157 @@ def width(itemsize: int, parts: int) -> int:
     return parts * REGISTER // itemsize
 
 
-@functools.cache
-def _intrinsics() -> dict[str, Any]:
-    """Numba's types of the functions above."""
-    try:
-        from llvmlite import ir  # noqa: PLC0415
-        from numba.core import cgutils, types  # noqa: PLC0415
-        from numba.core.datamodel import models  # noqa: PLC0415
-        from numba.core.typing.templates import make_intrinsic_template  # noqa: PLC0415
-        from numba.extending import register_model  # noqa: PLC0415
-    except ImportError:
-        raise MissingExtraError("compiled kernels need numba: pip install numba") from None
+class _Generator:
+    """Typing and code of the functions above, each a method of its name, in Numba's terms.
 
-    class Vector(types.Type):
-        def __init__(self, dtype: Any, count: int) -> None:
-            self.dtype, self.count = dtype, count
-            super().__init__(name=f"Vector({dtype}, {count})")
+    A method is given the types of the arguments and answers with a signature and a function that writes the code.
+    """
 
-    @register_model(Vector)
-    class VectorModel(models.PrimitiveModel):
-        def __init__(self, manager: Any, kind: Any) -> None:
-            super().__init__(manager, kind, llvm_type(kind))
+    ir: Any
+    types: Any
+    vector: Any
 
-    def llvm_type(kind: Any) -> Any:
-        return ir.VectorType(ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType(), kind.count)
+    def __init__(self) -> None:
+        try:
+            from llvmlite import ir  # noqa: PLC0415
+            from numba.core import cgutils, types  # noqa: PLC0415
+            from numba.core.datamodel import models  # noqa: PLC0415
+            from numba.extending import register_model  # noqa: PLC0415
+        except ImportError:
+            raise MissingExtraError("compiled kernels need numba: pip install numba") from None
+        self.ir, self.types = ir, types
+        self.declare: Any = cgutils.get_or_insert_function
 
-    def vector_of(array: Any, parts: Any) -> Any:
-        return Vector(array.dtype, width(array.dtype.bitwidth // 8, len(parts)))
+        class Vector(types.Type):
+            def __init__(self, dtype: Any, count: int) -> None:
+                self.dtype, self.count, self.itemsize = dtype, count, dtype.bitwidth // 8
+                scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+                self.code = ir.VectorType(scalar, count)
+                super().__init__(name=f"Vector({dtype}, {count})")
 
-    def address(context: Any, builder: Any, kind: Any, value: Any, offset: Any) -> Any:
-        data = context.make_array(kind)(context, builder, value).data
-        return builder.gep(data, [offset])
+        @register_model(Vector)
+        class VectorModel(models.PrimitiveModel):
+            def __init__(self, manager: Any, kind: Any) -> None:
+                super().__init__(manager, kind, kind.code)  # type: ignore[no-untyped-call]
 
-    def as_vector(builder: Any, pointer: Any, kind: Any) -> Any:
-        return builder.bitcast(pointer, llvm_type(kind).as_pointer())
+        self.vector = Vector
 
-    def splat(builder: Any, scalar: Any, kind: Any) -> Any:
-        vector, lane = llvm_type(kind), ir.IntType(32)
-        single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, lane(0))
-        return builder.shuffle_vector(
-            single, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(lane, kind.count), None)
-        )
+    def like(self, array: Any, parts: int) -> Any:
+        """The vector of an array's numbers."""
+        return self.vector(array.dtype, width(array.dtype.bitwidth // 8, parts))
 
-    def multiply_add(builder: Any, left: Any, right: Any, sums: Any) -> Any:
+    def pointer(self, context: Any, builder: Any, array: Any, value: Any, offset: Any, kind: Any) -> Any:
+        """Where the vector at an offset lies."""
+        data = context.make_array(array)(context, builder, value).data
+        return builder.bitcast(builder.gep(data, [offset]), kind.code.as_pointer())
+
+    def multiply_add(self, builder: Any, left: Any, right: Any, sums: Any) -> Any:
+        """Product and sum, rounded once where the processor can."""
         fused = ("contract",)
         return builder.fadd(builder.fmul(left, right, flags=fused), sums, flags=fused)
 
-    def zeros(typing: Any, array: Any, parts: Any) -> Any:
-        kind = vector_of(array, parts)
-        return kind(array, parts), lambda context, builder, signature, args: llvm_type(kind)(None)
+    def zeros(self, typing: Any, array: Any, parts: Any) -> Any:
+        kind = self.like(array, len(parts))
+        return kind(array, parts), lambda context, builder, signature, args: kind.code(None)
 
-    def load(typing: Any, array: Any, offset: Any, parts: Any) -> Any:
-        kind = vector_of(array, parts)
+    def load(self, typing: Any, array: Any, offset: Any, parts: Any) -> Any:
+        kind = self.like(array, len(parts))
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = as_vector(builder, address(context, builder, array, args[0], args[1]), kind)
-            return builder.load(pointer, align=array.dtype.bitwidth // 8)
+            pointer = self.pointer(context, builder, array, args[0], args[1], kind)
+            return builder.load(pointer, align=kind.itemsize)
 
-        return kind(array, types.intp, parts), generate
+        return kind(array, self.types.intp, parts), generate
 
-    def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
+    def store(self, typing: Any, array: Any, offset: Any, vector: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = as_vector(builder, address(context, builder, array, args[0], args[1]), vector)
-            builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+            pointer = self.pointer(context, builder, array, args[0], args[1], vector)
+            builder.store(args[2], pointer, align=vector.itemsize)
             return context.get_dummy_value()
 
-        return types.void(array, types.intp, vector), generate
+        return self.types.void(array, self.types.intp, vector), generate
 
-    def scaled_add(typing: Any, scalar: Any, vector: Any, sums: Any) -> Any:
+    def scaled_add(self, typing: Any, scalar: Any, vector: Any, sums: Any) -> Any:
+        lane = self.ir.IntType(32)
+        unknown = self.ir.Constant(vector.code, self.ir.Undefined)
+        first = self.ir.Constant(self.ir.VectorType(lane, vector.count), None)
+
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return multiply_add(builder, splat(builder, args[0], vector), args[1], args[2])
+            single = builder.insert_element(unknown, args[0], lane(0))
+            return self.multiply_add(builder, builder.shuffle_vector(single, unknown, first), *args[1:])
 
         return vector(vector.dtype, vector, vector), generate
 
-    def product_add(typing: Any, left: Any, right: Any, sums: Any) -> Any:
+    def product_add(self, typing: Any, left: Any, right: Any, sums: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return multiply_add(builder, *args)
+            return self.multiply_add(builder, *args)
 
         return left(left, left, left), generate
 
-    def total(typing: Any, vector: Any) -> Any:
+    def total(self, typing: Any, vector: Any) -> Any:
+        scalar = vector.code.element
+        name = f"llvm.vector.reduce.fadd.v{vector.count}f{vector.dtype.bitwidth}"
+
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = llvm_type(vector)
-            name = f"llvm.vector.reduce.fadd.v{vector.count}f{vector.dtype.bitwidth}"
-            declared = ir.FunctionType(kind.element, [kind.element, kind])
-            function = cgutils.get_or_insert_function(builder.module, declared, name)
-            return builder.call(function, [kind.element(-0.0), args[0]], fastmath=("reassoc",))
+            declared = self.ir.FunctionType(scalar, [scalar, vector.code])
+            function = self.declare(builder.module, declared, name)
+            return builder.call(function, [scalar(-0.0), args[0]], fastmath=("reassoc",))
 
         return vector.dtype(vector), generate
 
     def transpose(
-        typing: Any, source: Any, at: Any, stride: Any, target: Any, at_target: Any, stride_target: Any
+        self, typing: Any, source: Any, at: Any, stride: Any, target: Any, at_target: Any, stride_target: Any
     ) -> Any:
-        kind = Vector(source.dtype, width(source.dtype.bitwidth // 8, 1))
+        kind, intp = self.like(source, 1), self.types.intp
 
-        def row(context: Any, builder: Any, array: Any, value: Any, at: Any, stride: Any, index: int) -> Any:
-            offset = builder.add(at, builder.mul(stride, ir.IntType(64)(index)))
-            return as_vector(builder, address(context, builder, array, value, offset), kind)
+        def row(context: Any, builder: Any, array: Any, place: Any, index: int) -> Any:
+            value, first, step = place
+            offset = builder.add(first, builder.mul(step, self.ir.IntType(64)(index)))
+            return self.pointer(context, builder, array, value, offset, kind)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            align, count = source.dtype.bitwidth // 8, kind.count
-            rows = [
-                builder.load(row(context, builder, source, *args[:3], index), align=align)
-                for index in range(count)
-            ]
-            for half in (count >> level for level in range(1, count.bit_length())):  # exchange halves of halves
-                for upper in (index for index in range(count) if not index & half):
-                    pair = rows[upper], rows[upper + half]
-                    rows[upper], rows[upper + half] = (
-                        builder.shuffle_vector(*pair, exchange(count, half, lower)) for lower in (False, True)
-                    )
-            for index, vector in enumerate(rows):
-                builder.store(vector, row(context, builder, target, *args[3:], index), align=align)
+            pointers = [row(context, builder, source, args[:3], index) for index in range(kind.count)]
+            rows = [builder.load(pointer, align=kind.itemsize) for pointer in pointers]
+            for index, vector in enumerate(self.transposed(builder, rows)):
+                builder.store(vector, row(context, builder, target, args[3:], index), align=kind.itemsize)
             return context.get_dummy_value()
 
-        return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
+        return self.types.void(source, intp, intp, target, intp, intp), generate
 
-    def exchange(count: int, half: int, lower: bool) -> Any:
-        """Which lanes of two rows make the upper, or the lower, row after their off-diagonal parts were exchanged."""
-        lanes = (
-            (lane if lower else lane - half) + count if lane & half else (lane + half if lower else lane)
-            for lane in range(count)
-        )
-        mask = ir.VectorType(ir.IntType(32), count)
-        return ir.Constant(mask, [ir.IntType(32)(lane) for lane in lanes])
+    def transposed(self, builder: Any, rows: list[Any]) -> list[Any]:
+        """As many vectors as each has lanes, transposed: blocks off the diagonal change places, of halving size."""
+        count = len(rows)
+        mask = self.ir.VectorType(self.ir.IntType(32), count)
+        half = count // 2
+        while half:
+            upper = [lane - half + count if lane & half else lane for lane in range(count)]
+            lower = [lane + count if lane & half else lane + half for lane in range(count)]
+            for index in (index for index in range(count) if not index & half):
+                pair = rows[index], rows[index + half]
+                rows[index], rows[index + half] = (
+                    builder.shuffle_vector(*pair, self.ir.Constant(mask, lanes)) for lanes in (upper, lower)
+                )
+            half //= 2
+        return rows
 
-    def lowest_bit(typing: Any, word: Any) -> Any:
+    def lowest_bit(self, typing: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.cttz(args[0], ir.IntType(1)(1))
+            return builder.cttz(args[0], self.ir.IntType(1)(1))
 
-        return types.uint64(types.uint64), generate
+        return self.types.uint64(self.types.uint64), generate
 
-    definitions = (zeros, load, store, scaled_add, product_add, total, transpose, lowest_bit)
-    return {
-        definition.__name__: types.Function(
-            make_intrinsic_template(definition, definition, definition.__name__)
-        )
-        for definition in definitions
-    }
+
+@functools.cache
+def _intrinsic(name: str) -> Any:
+    """Numba's type of one of the functions above."""
+    generator = _generator()
+    from numba.core import types  # noqa: PLC0415
+    from numba.core.typing.templates import make_intrinsic_template  # noqa: PLC0415
+
+    definition = getattr(generator, name)
+    return types.Function(make_intrinsic_template(definition, definition, name))
+
+
+@functools.cache
+def _generator() -> _Generator:
+    return _Generator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neuropil.nn.active import ActiveBlock
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
@@ -27,6 +28,7 @@ from neuropil.nn.readout import (
 )
 from neuropil.nn.recording import Recording, record
 from neuropil.nn.sequential import Sequential
+from neuropil.nn.sparse import SparseLinear
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
 from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
@@ -36,6 +38,7 @@ __all__ = [
     "DSR",
     "IF",
     "LIF",
+    "ActiveBlock",
     "ArcTan",
     "CountCrossEntropy",
     "CountReadout",
@@ -61,6 +64,7 @@ __all__ = [
     "Sigmoid",
     "SignSymmetricConv2d",
     "SignSymmetricLinear",
+    "SparseLinear",
     "Stateful",
     "StepCrossEntropy",
     "StraightThrough",

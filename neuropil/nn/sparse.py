@@ -1,0 +1,133 @@
+"""A linear layer that holds only the weights a mask keeps, and costs what it holds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from neuropil.errors import ConfigError, ShapeError
+from neuropil.kernels.sparse import (
+    SparsePattern,
+    dense_weight,
+    entries,
+    sparse_linear,
+    sparse_pattern,
+    sparse_values,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+
+class SparseLinear(nn.Module):
+    """`y = W x + b` with a `W [out_features, in_features]` that is zero outside a fixed mask.
+
+    `values`, the parameter, holds one number for each weight that is kept, in the order of `entries()`. The mask is
+    given, or `density * in_features * out_features` places are drawn from `generator`. Values are drawn as
+    `nn.Linear` would for the mean number of inputs that a unit keeps. Raises ConfigError for both or neither of `mask`
+    and `density`, or a density outside 0 to 1, and ShapeError for a mask of another shape.
+
+    >>> layer = SparseLinear(100, 10, density=0.05, generator=torch.Generator().manual_seed(0))
+    >>> layer.values.shape, layer(torch.zeros(3, 100)).shape
+    (torch.Size([50]), torch.Size([3, 10]))
+    """
+
+    pointers: Tensor
+    columns: Tensor
+    pointers_t: Tensor
+    columns_t: Tensor
+    order: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        mask: Bool[Tensor, "out_features in_features"] | None = None,
+        density: float | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        if (mask is None) == (density is None):
+            raise ConfigError("SparseLinear: expected exactly one of mask and density")
+        if mask is None:
+            mask = _draw(out_features, in_features, density or 0.0, generator)
+        if mask.shape != (out_features, in_features):
+            raise ShapeError(
+                f"SparseLinear: mask has shape {list(mask.shape)}, expected [{out_features}, {in_features}]"
+            )
+        for name, index in zip(SparsePattern._fields, sparse_pattern(mask.to(device)), strict=True):
+            if isinstance(index, Tensor):
+                self.register_buffer(name, index)
+        options = {"device": device, "dtype": dtype}
+        self.values = nn.Parameter(torch.empty(self.columns.shape, **options))  # type: ignore[arg-type]
+        self.bias = nn.Parameter(torch.empty(out_features, **options)) if bias else None  # type: ignore[arg-type]
+        bound = 1 / math.sqrt(max(1.0, len(self.values) / max(1, out_features)))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, mask: Bool[Tensor, "out_features in_features"]) -> SparseLinear:
+        """The sparse layer that computes what `linear` does with its weight multiplied by `mask`.
+
+        >>> linear = nn.Linear(2, 1)
+        >>> sparse = SparseLinear.from_linear(linear, torch.tensor([[True, False]]))
+        >>> torch.equal(sparse.to_dense(), linear.weight * torch.tensor([[1.0, 0.0]]))
+        True
+        """
+        weight, bias = linear.weight.detach(), linear.bias
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            bias is not None,
+            mask=mask,
+            generator=torch.Generator(weight.device),  # torch's own state stays as it is
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        with torch.no_grad():
+            layer.values.copy_(sparse_values(weight, layer.pattern))
+            if layer.bias is not None:
+                layer.bias.copy_(bias)
+        return layer
+
+    @property
+    def pattern(self) -> SparsePattern:
+        """Which weights are kept."""
+        index = (self.pointers, self.columns, self.pointers_t, self.columns_t, self.order)
+        return SparsePattern(*index, self.out_features, self.in_features)
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Output and input unit of every value."""
+        return entries(self.pattern)
+
+    def to_dense(self) -> Float[Tensor, "out_features in_features"]:
+        """The whole weight, differentiable in `values`."""
+        return dense_weight(self.values, self.pattern)
+
+    def forward(self, x: Float[Tensor, "... in_features"]) -> Float[Tensor, "... out_features"]:
+        """`W x + b`."""
+        y = sparse_linear(x, self.values, self.pattern)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        """Sizes and density, as `print` shows them."""
+        density = len(self.values) / max(1, self.in_features * self.out_features)
+        return f"in_features={self.in_features}, out_features={self.out_features}, density={density:.3g}"
+
+
+def _draw(rows: int, columns: int, density: float, generator: torch.Generator | None) -> Tensor:
+    """A mask with exactly the share `density` of places, drawn without preference."""
+    if not 0 <= density <= 1:
+        raise ConfigError(f"SparseLinear: density is {density}, expected 0 to 1")
+    device = generator.device if generator is not None else "cpu"
+    mask = torch.zeros(rows * columns, dtype=torch.bool, device=device)
+    mask[torch.randperm(len(mask), generator=generator, device=device)[: round(density * len(mask))]] = True
+    return mask.view(rows, columns)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from neuropil.errors import ConfigError, ShapeError
+from neuropil.nn.sparse import SparseLinear
+
+
+def sparse_layer():
+    mask = torch.rand(5, 8, generator=torch.Generator().manual_seed(0)) < 0.3
+    mask[:, 0] = True
+    return SparseLinear(8, 5, mask=mask), torch.randn(4, 8)
+
+
+def drawn_layer():
+    layer = SparseLinear(8, 5, density=0.4)
+    return layer, torch.randn(4, 8)
+
+
+PARTS = [("module", sparse_layer)]
+
+
+def test_from_linear_computes_what_the_masked_layer_computes_and_trains_alike():
+    torch.manual_seed(0)
+    linear, mask = nn.Linear(60, 40), torch.rand(40, 60) < 0.1
+    sparse = SparseLinear.from_linear(linear, mask)
+    x, target = torch.randn(30, 60), torch.randn(30, 40)
+    for layer, weight in ((sparse, sparse.values), (linear, linear.weight)):
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+        for _ in range(5):
+            y = nn.functional.linear(x, weight * mask, linear.bias) if layer is linear else layer(x)
+            optimizer.zero_grad()
+            nn.functional.mse_loss(y, target).backward()
+            optimizer.step()
+    assert_close(sparse.to_dense(), linear.weight * mask)
+    assert_close(sparse.bias, linear.bias)
+
+
+def test_density_is_exact_and_the_generator_decides_everything():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first, second, third = (
+        SparseLinear(30, 20, density=0.1, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(first.values) == 60 and torch.equal(first.to_dense(), second.to_dense())
+    assert not torch.equal(first.to_dense(), third.to_dense())
+    row, column = first.entries()
+    assert torch.equal(first.to_dense()[row, column], first.values)
+    bound = 3**-0.5  # three inputs per unit
+    assert 0.8 * bound < first.values.abs().max() <= bound
+
+
+def test_moves_to_another_type_and_keeps_its_pattern():
+    layer, x = drawn_layer()
+    assert layer.double().pattern.columns.dtype == torch.int32
+    assert_close(layer(x.double()), nn.functional.linear(x.double(), layer.to_dense(), layer.bias))
+    half = layer.bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+    assert "density=0.4" in repr(layer)
+
+
+def test_bad_settings_are_told_in_one_line():
+    mask = torch.ones(5, 8, dtype=torch.bool)
+    with pytest.raises(ConfigError, match="exactly one of mask and density"):
+        SparseLinear(8, 5)
+    with pytest.raises(ConfigError, match="exactly one of mask and density"):
+        SparseLinear(8, 5, mask=mask, density=0.5)
+    with pytest.raises(ConfigError, match="expected 0 to 1"):
+        SparseLinear(8, 5, density=1.5)
+    with pytest.raises(ShapeError, match=r"expected \[5, 8\]"):
+        SparseLinear(8, 5, mask=mask.mT)
