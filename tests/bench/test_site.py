@@ -100,6 +100,36 @@ def test_leagues_with_evidence_are_comparisons(tmp_path, monkeypatch):
     assert ("a", "href", "comparisons/league.html") in Page(index.read_text("utf-8")).attributes
 
 
+def test_claims_that_hold_are_judged_again_together(tmp_path, monkeypatch):
+    """Chance lets one of many hold: beside thirty that say nothing, a narrow one does not hold any more."""
+    site_example.install(monkeypatch, tmp_path, 31, 0)
+    known = catalogue.entries()
+    monkeypatch.setattr(catalogue, "entries", lambda: known[:31])
+    from neuropil.bench import evidence, statistics
+
+    real = evidence.read_evidence
+    monkeypatch.setattr("neuropil.bench.evidence.check", lambda asked: (Row(asked[0], "fresh", ""),))
+    monkeypatch.setattr("neuropil.bench.report.site.write_report", lambda *given, **more: None)
+    claim = replace(STUDY.claims[0], margin=0.0)
+    narrow = statistics.judge(claim, [0.1, 0.2, 0.3, 0.15, 0.02], [0.0] * 5)
+    nothing = statistics.judge(claim, [0.1, -0.2, 0.3, -0.15, 0.02], [0.0] * 5)
+    assert (narrow.verdict, nothing.verdict) == ("holds", "undecided")
+
+    def read_evidence(name):
+        result = real(name)
+        first = narrow if name == "hlop" else nothing
+        return replace(result, judgements=(first, *result.judgements[1:]))
+
+    monkeypatch.setattr("neuropil.bench.evidence.read_evidence", read_evidence)
+    text = Page(write_site(tmp_path / "many").read_text("utf-8")).text
+    assert "of those that hold, 0 of 1 still do" in text
+    assert "holds alone" in text
+    monkeypatch.setattr(catalogue, "entries", lambda: known[:1])
+    text = Page(write_site(tmp_path / "one").read_text("utf-8")).text
+    assert "of those that hold, 1 of 1 still do" in text
+    assert "holds alone" not in text
+
+
 browser_test = pytest.mark.browser
 
 

@@ -46,6 +46,8 @@ def test_the_api_has_what_the_packages_export(built: Path) -> None:
     page = (built / "api" / "nn" / "index.html").read_text(encoding="utf-8")
     assert 'id="neuropil.nn.lif.LIF"' in page
     assert "share of the membrane" in page.lower()
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in page  # a doctest, highlighted
+    assert "<blockquote>" not in page  # what a doctest becomes when it is taken for prose
 
 
 def test_no_page_loads_anything_from_elsewhere(built: Path) -> None:

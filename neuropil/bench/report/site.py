@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from neuropil.bench.report import strip, summary
 from neuropil.bench.report.page import write_report
 from neuropil.bench.report.render import STYLE, render, source, write_assets
 from neuropil.bench.result import Judgement, Result
+from neuropil.bench.statistics import holding_together
 from neuropil.bench.study import Study
 
 INDEX = "index.html"
+VERDICTS = ("holds", "fails", "undecided")
 STANDINGS: Mapping[str, str] = {  # how a system stands, in the order in which the catalogue tells it
     "holds": "the whole interval lies where the claim puts it",
     "fails": "the whole interval lies short of the claim",
@@ -54,6 +56,7 @@ class Row:
     duration: str = ""
     note: str = ""
     page: str = ""
+    alone: bool = False  # holds by itself, not when it counts that there are many claims
     judgement: Judgement | None = field(default=None, repr=False)
 
 
@@ -71,7 +74,7 @@ def write_site(out: Path | str, *, comparisons: Sequence[Comparison] = ()) -> Pa
     out = Path(out)
     write_assets(out)
     rows = [_system(entry, out) for entry in catalogue.entries()]
-    rows.sort(key=lambda row: list(STANDINGS).index(row.standing))
+    rows = sorted(_together(rows), key=lambda row: list(STANDINGS).index(row.standing))
     compared = [*_leagues(), *comparisons]
     for each in compared:
         write_report(each.study, each.result, out / _comparison_page(each.name), site="..")
@@ -132,6 +135,16 @@ def _system(entry: Entry, out: Path) -> Row:
         page=page,
         judgement=judged,
     )
+
+
+def _together(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with a word on claims that hold alone and not beside all the others.
+
+    Of many claims some hold by chance; what is read as a list is judged as one.
+    """
+    held = {row.entry.id: row.judgement for row in rows if row.judgement and row.standing in VERDICTS}
+    alone = {name for name, judged in held.items() if judged.verdict == "holds"} - holding_together(held)
+    return [replace(row, alone=True) if row.entry.id in alone else row for row in rows]
 
 
 def _roughly(seconds: float) -> str:
