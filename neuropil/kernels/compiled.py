@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from neuropil.errors import MissingExtraError
+from neuropil.kernels.memory import keep_freed_memory
 from neuropil.kernels.team import find_team
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -108,6 +109,7 @@ def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 6
     `work` is the number of elements touched in all, `grain` the number of lanes that pieces are multiples of.
     Lanes are independent, so the result does not depend on the number of threads.
     """
+    keep_freed_memory()
     threads = min(torch.get_num_threads(), max(1, work // _WORTH_A_THREAD))
     # A few pieces per thread, so that a thread that was interrupted does not keep the others waiting.
     piece = max(1, -(-lanes // (4 * threads) // grain)) * grain

@@ -17,7 +17,8 @@ from neuropil.kernels.surrogate_compiled import derivative_row
 
 Array = Any  # numpy arrays, as Numba sees them
 
-TILE = 2048  # lanes: long enough rows to stream, few enough for the first-level cache
+TILE = 1024  # lanes: long enough rows to stream, few enough for the first-level cache
+ROW = TILE + 16  # so that rows of a tile do not all begin at the same place in the cache
 SEGMENT = 32  # steps whose membranes the backward pass scans anew at a time, in the second-level cache
 
 
@@ -55,7 +56,7 @@ def lif_forward(
     """Scan lanes `start` to `stop`. `x` has one row per step or a single one. The membranes at the start of each
     segment but the first go to `saved`, if it has rows.
     """
-    local = np.empty((4, TILE), x.dtype)
+    local = np.empty((4, ROW), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
@@ -103,6 +104,14 @@ def through_reset_row(
             g_v[j] = d[j] * g_x[j]
     else:
         g_v[:] = none
+
+
+@kernel_part
+def through_both_row(a: Array, g_spike: Array, d: Array, g_v: Array, g_x: Array) -> None:
+    """`through_spike_row` and `through_reset_row` in one pass: subtracted, detached, through time."""
+    for j in range(len(a)):
+        g_x[j] = a[j] * g_spike[j] + g_v[j]
+        g_v[j] = d[j] * g_x[j]
 
 
 @kernel_part
@@ -173,9 +182,10 @@ def lif_backward(
     steps, summed = len(g_spikes), len(g_x) == 1
     segments = (steps + SEGMENT - 1) // SEGMENT
     recompute = len(saved) < segments - 1
-    local = np.empty((9, TILE), x.dtype)
-    history = np.empty((SEGMENT, TILE), x.dtype)
-    starts = np.empty((segments if recompute else 0, TILE), x.dtype)
+    plain = keep and detach and not zero and len(g_threshold) == 0
+    local = np.empty((9, ROW), x.dtype)
+    history = np.empty((SEGMENT, ROW), x.dtype)
+    starts = np.empty((segments if recompute else 0, ROW), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
@@ -203,10 +213,13 @@ def lif_backward(
                 u = history[t - begin, :width]
                 out = local[8, :width] if summed else g_x[t, first:last]
                 derivative_row(kind, scale, u, h, a)
-                through_spike_row(g_spikes[t, first:last], u, h, g_v, zero, detach, a)
-                if len(g_threshold) > 0:
-                    threshold_row(a, u, h, g_v, zero, g_h)
-                through_reset_row(a, u, h, d, zero, keep, g_v, out)
+                if plain:
+                    through_both_row(a, g_spikes[t, first:last], d, g_v, out)
+                else:
+                    through_spike_row(g_spikes[t, first:last], u, h, g_v, zero, detach, a)
+                    if len(g_threshold) > 0:
+                        threshold_row(a, u, h, g_v, zero, g_h)
+                    through_reset_row(a, u, h, d, zero, keep, g_v, out)
                 if len(g_decay) > 0 and t == begin:
                     g_d += out * from_v
                 elif len(g_decay) > 0:
