@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from neuropil.errors import ConfigError, ShapeError, StateError, nearest
+from neuropil.errors import ConfigError, DataError, ShapeError, StateError, nearest
 from neuropil.kernels.compiled import serves
 from neuropil.kernels.lanes import check_per_neuron
 from neuropil.kernels.leaky import leaky_scan
@@ -92,6 +92,8 @@ def stdp_scan(
             f"stdp_scan: post is {post.dtype} of shape {list(post.shape)}, pre and weight need "
             f"{weight.dtype} of shape {[len(pre), len(weight)]}"
         )
+    if not ((post == 0) | (post == 1)).all():
+        raise DataError("stdp_scan: post has values that are neither 0 nor 1")
     unused = weight.new_ones(1)
     return _run(pre, post, weight, rule, state, reward, unused, unused, driven=False, zero=False)
 

@@ -188,6 +188,7 @@ def test_operator_passes_opcheck():
         (lambda p, q, w: stdp_scan(p, q[:1], w, RULES[0]), ShapeError, r"post is .* of shape \[1, 19\]"),
         (lambda p, q, w: stdp_scan(p[:, :2], q, w, RULES[0]), ShapeError, r"\[time, 13\]"),
         (lambda p, q, w: stdp_scan(0.5 * p, q, w, RULES[0]), DataError, "neither 0 nor 1"),
+        (lambda p, q, w: stdp_scan(p, 0.5 * q, w, RULES[0]), DataError, "post has values that are neither"),
         (lambda p, q, w: stdp_scan(p, q, w + 5, RULES[0]), ConfigError, r"the rule keeps them in \[0, 1\]"),
         (lambda p, q, w: stdp_scan(p, q, w, RULES[6]), ConfigError, "a reward per step goes with RewardSTDP"),
         (lambda p, q, w: stdp_lif_scan(p, w, RULES[0], reset="zer"), ConfigError, "did you mean 'zero'"),

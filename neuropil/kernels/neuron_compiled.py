@@ -1,0 +1,206 @@
+"""Scans of neurons with several states: a tile of neurons at a time, all of its time steps in one pass.
+
+Arrays are `[time, lanes]` for the input, `[states, lanes]` for the state and `[parameters, period]` for parameters,
+which repeat along the lanes. `model` is a number in MODELS. The backward pass scans a segment of steps anew from the
+states at its start, as the leaky neurons' does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neuropil.kernels.adaptive_compiled import adaptive_back, adaptive_membrane, adaptive_step
+from neuropil.kernels.compiled import kernel, kernel_part
+from neuropil.kernels.izhikevich_compiled import izhikevich_back, izhikevich_membrane, izhikevich_step
+from neuropil.kernels.lanes import repeat_row
+from neuropil.kernels.surrogate_compiled import derivative_row
+from neuropil.kernels.synaptic_compiled import synaptic_back, synaptic_membrane, synaptic_step
+
+Array = Any  # numpy arrays, as Numba sees them
+
+MODELS = {"synaptic": 0, "adaptive": 1, "izhikevich": 2}
+
+TILE = 512  # lanes: several rows of states and parameters fit the first-level cache
+SEGMENT = 32  # steps whose states the backward pass finds anew at a time
+
+
+@kernel_part
+def step(model: int, x: Array, p: Array, s: Array, zero: bool, spikes: Array) -> None:
+    """One time step of a tile."""
+    if model == 0:
+        synaptic_step(x, p, s, zero, spikes)
+    elif model == 1:
+        adaptive_step(x, p, s, zero, spikes)
+    else:
+        izhikevich_step(x, p, s, spikes)
+
+
+@kernel_part
+def membrane(model: int, x: Array, p: Array, s: Array, u: Array, h: Array) -> None:
+    """Membrane before the reset, and threshold, of a time step that starts from `s`."""
+    if model == 0:
+        synaptic_membrane(x, p, s, u, h)
+    elif model == 1:
+        adaptive_membrane(x, p, s, u, h)
+    else:
+        izhikevich_membrane(x, p, s, u, h)
+
+
+@kernel_part
+def back(
+    model: int,
+    x: Array,
+    p: Array,
+    s: Array,
+    u: Array,
+    g_spike: Array,
+    zero: bool,
+    detach: bool,
+    a: Array,
+    g: Array,
+    g_p: Array,
+    g_x: Array,
+) -> None:
+    """Gradients of a time step that starts from `s`."""
+    if model == 0:
+        synaptic_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
+    elif model == 1:
+        adaptive_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
+    else:
+        izhikevich_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
+
+
+@kernel_part
+def load_tile(parameters: Array, first: int, tile: Array) -> None:
+    """Parameters of the lanes from `first`."""
+    for k in range(len(parameters)):
+        repeat_row(parameters[k], first, tile[k])
+
+
+@kernel_part
+def copy(source: Array, target: Array) -> None:
+    """`target = source`; a loop compiles much faster than the assignment of a slice."""
+    for k in range(len(target)):
+        for j in range(target.shape[1]):
+            target[k, j] = source[k, j]
+
+
+@kernel_part
+def clear(target: Array) -> None:
+    """`target = 0`."""
+    for k in range(len(target)):
+        for j in range(target.shape[1]):
+            target[k, j] = 0
+
+
+@kernel
+def neuron_forward(
+    start: int,
+    stop: int,
+    model: int,
+    x: Array,
+    state: Array,
+    parameters: Array,
+    zero: bool,
+    spikes: Array,
+    final: Array,
+    saved: Array,
+) -> None:
+    """Scan lanes `start` to `stop`. States at the start of each segment but the first go to `saved`, if it has rows."""
+    p_tile = np.empty((len(parameters), TILE), x.dtype)
+    s_tile = np.empty((len(state), TILE), x.dtype)
+    for first in range(start, stop, TILE):
+        last = min(first + TILE, stop)
+        p, s = p_tile[:, : last - first], s_tile[:, : last - first]
+        load_tile(parameters, first, p)
+        copy(state[:, first:last], s)
+        for t in range(len(x)):
+            if t > 0 and t % SEGMENT == 0 and len(saved) > 0:
+                copy(s, saved[t // SEGMENT - 1, :, first:last])
+            step(model, x[t, first:last], p, s, zero, spikes[t, first:last])
+        copy(s, final[:, first:last])
+
+
+@kernel
+def neuron_backward(
+    start: int,
+    stop: int,
+    model: int,
+    x: Array,
+    saved: Array,
+    state: Array,
+    parameters: Array,
+    g_spikes: Array,
+    g_final: Array,
+    kind: int,
+    scale: float,
+    zero: bool,
+    detach: bool,
+    keep: bool,
+    g_x: Array,
+    g_state: Array,
+    g_parameters: Array,
+) -> None:
+    """Gradients of lanes `start` to `stop`; without rows in `saved` one more scan finds the segments' starts.
+
+    `g_parameters` is per lane, or without lanes if not wanted.
+    """
+    steps, many = len(x), len(state)
+    segments = (steps + SEGMENT - 1) // SEGMENT
+    recompute = len(saved) < segments - 1
+    tiles = np.empty((2 * len(parameters), TILE), x.dtype)
+    states = np.empty((2 * many, TILE), x.dtype)
+    local = np.empty((4, TILE), x.dtype)
+    history = np.empty((SEGMENT, many, TILE), x.dtype)
+    starts = np.empty((segments if recompute else 0, many, TILE), x.dtype)
+    for first in range(start, stop, TILE):
+        last = min(first + TILE, stop)
+        width = last - first
+        p, g_p = tiles[: len(parameters), :width], tiles[len(parameters) :, :width]
+        s, g = states[:many, :width], states[many:, :width]
+        u, h, a, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
+        load_tile(parameters, first, p)
+        clear(g_p)
+        copy(g_final[:, first:last], g)
+        if recompute:
+            copy(state[:, first:last], s)
+            for t in range(steps):
+                if t % SEGMENT == 0:
+                    copy(s, starts[t // SEGMENT, :, :width])
+                step(model, x[t, first:last], p, s, zero, spare)
+        for k in range(segments - 1, -1, -1):
+            begin, end = k * SEGMENT, min((k + 1) * SEGMENT, steps)
+            if k == 0:
+                copy(state[:, first:last], s)
+            elif recompute:
+                copy(starts[k, :, :width], s)
+            else:
+                copy(saved[k - 1, :, first:last], s)
+            for t in range(begin, end):
+                copy(s, history[t - begin, :, :width])
+                step(model, x[t, first:last], p, s, zero, spare)
+            for t in range(end - 1, begin - 1, -1):
+                now, before = x[t, first:last], history[t - begin, :, :width]
+                membrane(model, now, p, before, u, h)
+                derivative_row(kind, scale, u, h, a)
+                back(
+                    model,
+                    now,
+                    p,
+                    before,
+                    u,
+                    g_spikes[t, first:last],
+                    zero,
+                    detach,
+                    a,
+                    g,
+                    g_p,
+                    g_x[t, first:last],
+                )
+                if not keep:
+                    clear(g)
+        copy(g, g_state[:, first:last])
+        if g_parameters.shape[1] > 0:
+            copy(g_p, g_parameters[:, first:last])
