@@ -1,4 +1,4 @@
-"""Ctrl-C between steps instead of in the middle of one."""
+"""Ctrl-C between steps instead of in the middle of one, and SIGTERM like it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from typing import Any
 
 
 @contextmanager
-def first_interrupt_waits() -> Iterator[Callable[[], bool]]:
-    """Hold the first Ctrl-C back; what is yielded tells whether there was one. A second one interrupts at once.
+def first_interrupt_waits(*, sigterm: bool = False) -> Iterator[Callable[[], int | None]]:
+    """Hold the first Ctrl-C back; what is yielded gives the signal that came. A second one interrupts at once.
 
-    Where Python's own handler is not in place, or outside the main thread, interrupts come as they did.
+    With `sigterm` the first SIGTERM is held back too. Where the usual handler is not in place, or outside the main
+    thread, signals come as they did.
 
-    >>> with first_interrupt_waits() as interrupted:
+    >>> with first_interrupt_waits() as arrived:
     ...     signal.raise_signal(signal.SIGINT)
-    ...     interrupted()
+    ...     arrived() == signal.SIGINT
     True
     """
-    held = False
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+    if sigterm:
+        usual[signal.SIGTERM] = signal.SIG_DFL
+    came: list[int] = []
 
     def hold(number: int, frame: Any) -> None:
-        nonlocal held
-        held = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        came.append(number)
+        signal.signal(number, usual[number])
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    mine = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if mine:
-        signal.signal(signal.SIGINT, hold)
+    mine = [number for number in usual if in_main_thread and signal.getsignal(number) is usual[number]]
+    for number in mine:
+        signal.signal(number, hold)
     try:
-        yield lambda: held
+        yield lambda: came[0] if came else None
     finally:
-        if mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in mine:
+            signal.signal(number, usual[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,8 @@ class Trainer:
         After each task the model is judged on all tasks so far and on the next one, on `evaluate_on` samples.
         `resume` goes on from the newest whole checkpoint, if there is one; the same stream and settings give the
         same bits as a run without interruption (of tasks given as DataLoaders, where they have no generator of
-        their own). Ctrl-C ends it after the step under way, with a checkpoint; a second one ends it at once.
+        their own). Ctrl-C, and SIGTERM where there are checkpoints, end it after the step under way, with a
+        checkpoint; a second one ends it at once.
 
         Raises:
             EmptyTaskError: the stream or one of its tasks is empty.
@@ -123,7 +125,8 @@ class Trainer:
         if not (resume and self._restore()):
             self.history.untrained = [self.evaluate(task, evaluate_on) for task in stream]
         try:
-            with self._bar(stream) as advance, first_interrupt_waits() as interrupted:
+            waits = first_interrupt_waits(sigterm=self.checkpoint is not None)
+            with self._bar(stream) as advance, waits as interrupted:
                 for index in range(self._start[0], len(stream)):
                     for _ in self._learn(stream[index], index):
                         advance()
@@ -131,7 +134,7 @@ class Trainer:
                     self._judge(stream, index, evaluate_on)
                     self._save((index + 1, 0, 0))
                     _stop_if(interrupted())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self._save_where_whole()
             raise
         for plugin in self.learner.plugins:
@@ -283,9 +286,11 @@ class Trainer:
             yield lambda: bar.advance(line)
 
 
-def _stop_if(interrupted: bool) -> None:
-    if interrupted:
+def _stop_if(interrupted: int | None) -> None:
+    if interrupted == signal.SIGINT:
         raise KeyboardInterrupt
+    if interrupted is not None:
+        raise SystemExit(128 + interrupted)
 
 
 @contextmanager

@@ -158,6 +158,86 @@ def save_often(directory: str, number: int, loops: int) -> Any:
     return {"saved": saved, "told": told}
 
 
+def train_on(name: str, checkpoint: str) -> Any:
+    """Learn until a signal comes."""
+    life = lives.trainer(name, Path(checkpoint), epochs=10**6, checkpoint_every=None)
+    life.fit(lives.stream())
+
+
+def memory(name: str, total: int) -> Any:
+    """Kilobytes of memory and number of objects, eight times in the course of many steps."""
+    import gc
+
+    from neuropil.data.batching import batches
+
+    life = lives.trainer(name)
+    life.fit(lives.stream())
+    life.model.train()
+    seen = []
+    data = list(batches(lives.task(0).train, lives.BATCH))
+    for step in range(1, total + 1):
+        life.learner.update(data[step % len(data)])
+        if step % max(1, total // 8) == 0:
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            seen.append((step, pages * os.sysconf("SC_PAGE_SIZE") // 1024, len(gc.get_objects())))
+    return seen
+
+
+def train_on_full_disk(name: str, checkpoint: str) -> Any:
+    """Learn with a limit on the size of files that comes in mid-life; what was said."""
+    import resource
+
+    from neuropil.errors import CheckpointError
+
+    life = lives.trainer(name, Path(checkpoint))
+    update = life.learner.update
+
+    def and_the_disk_is_full(batch: Any) -> Any:
+        if life.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        return update(batch)
+
+    life.learner.update = and_the_disk_is_full
+    try:
+        life.fit(lives.stream())
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def bench_on_full_disk(directory: str, cache: str) -> Any:
+    """Run the tiny study with a limit on the size of files; what was said."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.RLIM_INFINITY))
+    try:
+        return bench(directory, cache)["end"]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def in_a_closed_directory(checkpoint: str) -> Any:
+    """Train, and run the tiny study, where this user may not write; what was said."""
+    if not os.geteuid():
+        os.seteuid(65534)
+    said = []
+    for attempt in (
+        lambda: lives.live("backprop", Path(checkpoint)),
+        lambda: runner.run(tiny.study, jobs=0, out=Path(checkpoint) / "run"),
+    ):
+        try:
+            attempt()
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+    if os.getuid() != os.geteuid():
+        os.seteuid(0)
+    return said
+
+
 def warm_up() -> None:
     """Let torch import now what it imports at the first step of an optimizer; nothing is computed on threads."""
     weight = torch.nn.Parameter(torch.zeros(3))
@@ -188,7 +268,10 @@ def _live(life: str, args: list[Any], answer: Path) -> None:
         code = 0
     except BaseException as error:
         answer.write_text(f"{type(error).__name__}: {error}")
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            code = error.code
+        elif isinstance(error, KeyboardInterrupt):
+            code = 130
     finally:
         os._exit(code)
 
