@@ -20,7 +20,7 @@ Array = Any  # numpy arrays, as Numba sees them
 
 @kernel
 def pack(start: int, stop: int, x: Array, packed: Array) -> None:
-    """Features `start` to `stop` of `x [samples, features]` to `packed [blocks, features, width]`, with zeros behind."""
+    """Features `start` to `stop` of `x [samples, features]` to `packed [blocks, features, width]`, zeros behind."""
     samples, features = x.shape
     blocks, _, width = packed.shape
     tile = 64 // x.itemsize
