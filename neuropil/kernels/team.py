@@ -132,7 +132,8 @@ def _write_worker(context: Any, worker: Any, shared: Any, kinds: tuple[Any, ...]
     code = builder.inttoptr(code, context.call_conv.get_function_type(types.none, kinds).as_pointer())
     values = [builder.extract_value(packed, index) for index in range(len(kinds) - 2)]
     for index, kind in enumerate(kinds[2:]):
-        if isinstance(kind, types.Array):  # the caller keeps it alive: threads need not count references to it
+        # The caller keeps arrays alive: threads need not count references to them.
+        if isinstance(kind, types.Array):
             owner = values[index].type.elements[0]
             values[index] = builder.insert_value(values[index], owner(None), 0)
     builder.branch(loop)
