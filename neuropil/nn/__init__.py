@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from neuropil.nn.active import ActiveBlock
+from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
+from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
 from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.loss import (
     CountCrossEntropy,
@@ -32,6 +34,7 @@ from neuropil.nn.sparse import SparseLinear
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
 from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
+from neuropil.nn.synaptic import SynapticLIF, SynapticState
 from neuropil.nn.traced import TracedConv2d, TracedLinear, TraceState
 
 __all__ = [
@@ -39,6 +42,8 @@ __all__ = [
     "IF",
     "LIF",
     "ActiveBlock",
+    "AdaptiveLIF",
+    "AdaptiveState",
     "ArcTan",
     "CountCrossEntropy",
     "CountReadout",
@@ -47,6 +52,8 @@ __all__ = [
     "FeedbackConv2d",
     "FeedbackLinear",
     "IntegratorState",
+    "Izhikevich",
+    "IzhikevichState",
     "LIFState",
     "LastMembrane",
     "LatencyCrossEntropy",
@@ -69,6 +76,8 @@ __all__ = [
     "StepCrossEntropy",
     "StraightThrough",
     "Surrogate",
+    "SynapticLIF",
+    "SynapticState",
     "TraceState",
     "TracedConv2d",
     "TracedLinear",
