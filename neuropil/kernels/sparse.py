@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from neuropil.errors import DataError, ShapeError
 from neuropil.kernels.compiled import serves
+from neuropil.kernels.sparse_dense import from_dense, to_dense
 from neuropil.kernels.sparse_op import sparse
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern)
     >>> sparse_values(torch.tensor([[5.0, 6.0]]), sparse_pattern(torch.tensor([[False, True]])))
     tensor([6.])
     """
-    return weight[entries(pattern)]
+    if not serves(weight):
+        return weight[entries(pattern)]
+    values: Tensor = from_dense(weight, pattern.pointers, pattern.columns)
+    return values
 
 
 def dense_weight(values: Float[Tensor, " entries"], pattern: SparsePattern) -> Float[Tensor, "rows columns"]:
@@ -98,8 +102,10 @@ def dense_weight(values: Float[Tensor, " entries"], pattern: SparsePattern) -> F
     >>> dense_weight(torch.tensor([6.0]), sparse_pattern(torch.tensor([[False, True]])))
     tensor([[0., 6.]])
     """
-    zeros = values.new_zeros(pattern.rows, pattern.features)
-    return zeros.index_put(entries(pattern), values)
+    if not serves(values):
+        return values.new_zeros(pattern.rows, pattern.features).index_put(entries(pattern), values)
+    weight: Tensor = to_dense(values, pattern.rows, pattern.features, pattern.pointers, pattern.columns)
+    return weight
 
 
 def sparse_linear(

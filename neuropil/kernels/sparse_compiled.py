@@ -140,3 +140,28 @@ def sample_product(
                     there = load(right, (base + columns[k]) * width, parts)
                     share = total(product_add(here, there, zeros(left, parts)))
                     out[k] = share if block == 0 else out[k] + share
+
+
+@kernel
+def scatter(
+    start: int, stop: int, panels: int, pointers: Array, columns: Array, values: Array, dense: Array
+) -> None:
+    """Rows `start` to `stop` of the dense matrix."""
+    dense[start:stop] = 0
+    for panel in range(panels):
+        for row in range(start, stop):
+            entry = panel * len(dense) + row
+            for k in range(np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])):
+                dense[row, np.uintp(columns[k])] = values[k]
+
+
+@kernel
+def gather(
+    start: int, stop: int, panels: int, pointers: Array, columns: Array, dense: Array, values: Array
+) -> None:
+    """The values in rows `start` to `stop` of a dense matrix."""
+    for panel in range(panels):
+        for row in range(start, stop):
+            entry = panel * len(dense) + row
+            for k in range(np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])):
+                values[k] = dense[row, np.uintp(columns[k])]

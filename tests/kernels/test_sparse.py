@@ -18,6 +18,7 @@ from neuropil.kernels.sparse import (
     sparse_pattern,
     sparse_values,
 )
+from neuropil.kernels.sparse_dense import from_dense, to_dense
 from neuropil.kernels.sparse_op import sparse, sparse_backward_op
 
 
@@ -49,8 +50,11 @@ def test_pattern_orders_every_entry_once_and_both_ways():
     assert torch.equal(found, mask) and len(row) == mask.sum()
     row_t, column_t = entries(sparse_pattern(mask.mT))
     assert torch.equal(row[pattern.order], column_t) and torch.equal(column[pattern.order], row_t)
-    weight = torch.randn(70, 300)
-    assert torch.equal(dense_weight(sparse_values(weight, pattern), pattern), weight * mask)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        weight = torch.randn(70, 300).to(dtype)
+        values = sparse_values(weight, pattern)
+        assert torch.equal(values, weight[row, column])
+        assert torch.equal(dense_weight(values, pattern), weight * mask)
 
 
 @pytest.mark.parametrize("samples", [1, 9, 40])
@@ -124,6 +128,15 @@ def test_many_entries_are_multiplied_densely(monkeypatch):
     monkeypatch.setattr(module, "_DENSE_FROM", 0.5)
     monkeypatch.setattr(module, "sparse", None)  # the kernel must not be asked
     assert_close(sparse_linear(x, values, pattern), x @ dense_weight(values, pattern).mT)
+
+
+def test_dense_and_back_pass_gradcheck_and_opcheck():
+    _, values, pattern = problem(1, 5, 7, 0.4)
+    weight = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda values: dense_weight(values, pattern).sin(), values)
+    assert torch.autograd.gradgradcheck(lambda weight: sparse_values(weight, pattern).sin(), weight)
+    torch.library.opcheck(to_dense, (values, 5, 7, pattern.pointers, pattern.columns))
+    torch.library.opcheck(from_dense, (weight, pattern.pointers, pattern.columns))
 
 
 def test_operators_pass_opcheck():

@@ -1,0 +1,73 @@
+"""From the values of a sparse matrix to the dense one and back, each the other's gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuropil.kernels.compiled import Kernel, run_over
+from neuropil.kernels.lanes import array
+from neuropil.kernels.sparse_compiled import gather, scatter
+
+
+@torch.library.custom_op(
+    "neuropil::sparse_scatter",
+    mutates_args=(),
+    schema="(Tensor values, int rows, int features, Tensor pointers, Tensor columns) -> Tensor",
+)
+def to_dense(values: Tensor, rows: int, features: int, pointers: Tensor, columns: Tensor) -> Tensor:
+    """The matrix `[rows, features]`."""
+    dense = values.new_empty(rows, features)
+    _move(scatter, dense, pointers, columns, array(values), dense.numpy())
+    return dense
+
+
+@to_dense.register_fake
+def _(values: Tensor, rows: int, features: int, pointers: Tensor, columns: Tensor) -> Tensor:
+    return values.new_empty(rows, features)
+
+
+@torch.library.custom_op(
+    "neuropil::sparse_gather",
+    mutates_args=(),
+    schema="(Tensor dense, Tensor pointers, Tensor columns) -> Tensor",
+)
+def from_dense(dense: Tensor, pointers: Tensor, columns: Tensor) -> Tensor:
+    """The values of a matrix."""
+    values = dense.new_empty(columns.shape)
+    _move(gather, dense, pointers, columns, array(dense), values.numpy())
+    return values
+
+
+@from_dense.register_fake
+def _(dense: Tensor, pointers: Tensor, columns: Tensor) -> Tensor:
+    return dense.new_empty(columns.shape)
+
+
+def _move(kernel: Kernel, dense: Tensor, pointers: Tensor, columns: Tensor, source: Any, target: Any) -> None:
+    rows = len(dense)
+    panels = (len(pointers) - 1) // max(1, rows)
+    run_over(kernel, rows, dense.numel(), panels, array(pointers), array(columns), source, target, grain=16)
+
+
+def _remember_dense(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[3:])
+
+
+def _remember_values(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.shape = inputs[0].shape
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _from_dense(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    return from_dense(g, *ctx.saved_tensors), None, None, None, None
+
+
+def _to_dense(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    return to_dense(g, *ctx.shape, *ctx.saved_tensors), None, None
+
+
+to_dense.register_autograd(_from_dense, setup_context=_remember_dense)
+from_dense.register_autograd(_to_dense, setup_context=_remember_values)
