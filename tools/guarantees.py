@@ -1,9 +1,13 @@
-"""Writes docs/guarantees.md from the last outcomes of the tests: `python -m tools.guarantees [OUTCOMES]`."""
+"""Writes docs/guarantees.md from the last outcomes of the tests.
+
+`python tools/guarantees.py [FILE ...]` takes what `pytest --guarantees FILE` wrote; several files are parts of one run.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,19 @@ def page(outcomes: dict[str, Any]) -> str:
     return text
 
 
+def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Outcomes of a run that was made in parts."""
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for part in parts:
+        for key, what in part["guarantees"].items():
+            for name in ("outcomes", "numbers"):
+                found.setdefault(key, {}).setdefault(name, Counter()).update(what[name])
+    ordered = {key: {name: dict(c) for name, c in found[key].items()} for key in GUARANTEES if key in found}
+    return {"long": all(part["long"] for part in parts), "guarantees": ordered}
+
+
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else LAST
-    PAGE.write_text(page(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
+    files = [Path(word) for word in sys.argv[1:]] or [LAST]
+    outcomes = together([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    LAST.write_text(json.dumps(outcomes, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(outcomes), encoding="utf-8")

@@ -136,6 +136,8 @@ def trials() -> Iterator[tuple[str, bytes]]:
     yield "deep", b"[" * 200_000
     yield "NaN", b'{"schema": 1, "sha256": NaN, "trial": {}}'
     yield "digits", b"9" * 10**6
+    yield "a number too large", b'{"schema": 1, "sha256": "", "trial": {"a": 1e999}}'
+    yield "half a character", b'{"schema": 1, "sha256": "", "trial": {"a": "\\ud800"}}'
     yield "not text", b"\xff\xfe"
     for name, content in {
         "a list": [], "text": "x", "nothing": {}, "other fields": {"eval": "1"}, "a number": 1, "null": None,

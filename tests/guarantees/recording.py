@@ -29,8 +29,10 @@ class Recorder:
             return
         for key in (value for name, value in report.user_properties if name == PROPERTY):
             self.outcomes.setdefault(str(key), Counter())[report.outcome] += 1
-            noted = {n: v for n, v in report.user_properties if n != PROPERTY and isinstance(v, int)}
-            self.numbers.setdefault(str(key), Counter()).update(noted)
+            numbers = self.numbers.setdefault(str(key), Counter())
+            for name, value in report.user_properties:
+                if name != PROPERTY and isinstance(value, int):
+                    numbers[name] += value
 
     def document(self) -> dict[str, Any]:
         found = {key: dict(self.outcomes[key]) for key in GUARANTEES if key in self.outcomes}

@@ -28,7 +28,7 @@ GUARANTEES = {
         "`kill -9` at any instant leaves checkpoints, or a run directory, from which going on ends in the same bits "
         "as never having been stopped: weights, optimizer, plugins, random state, losses, metrics. Same machine, "
         "same version of torch, same number of threads.",
-        ("tests/bench/test_runner.py::test_killed_in_mid_run",),
+        ("tests/bench/test_runner.py::test_killed_in_mid_run", "tests/training/test_resume.py"),
     ),
     "R2": Guarantee(
         "Power loss leaves the last save or the one before",
@@ -44,7 +44,11 @@ GUARANTEES = {
         "Damage is told",
         "A flipped bit, a cut, a missing, swapped or foreign file in a checkpoint, a stored trial or a run is told in "
         "one line; training falls back to the checkpoint before, the bench computes the trial again.",
-        ("tests/bench/test_store.py", "tests/bench/test_runner.py::test_damaged_trials"),
+        (
+            "tests/bench/test_store.py",
+            "tests/bench/test_runner.py::test_damaged_trials",
+            "tests/training/test_checkpoint.py",
+        ),
     ),
     "R4": Guarantee(
         "Data cannot run code",
@@ -59,7 +63,8 @@ GUARANTEES = {
     "R6": Guarantee(
         "No network unless asked",
         "Importing, training, running a study and writing its report open no connection and no listening socket, in "
-        "the process and in its workers.",
+        "the process and in its workers. `neuropil serve` listens on this machine only.",
+        ("tests/bench/test_serve.py",),
     ),
     "R7": Guarantee(
         "Reports are inert and offline",
@@ -69,6 +74,7 @@ GUARANTEES = {
             "tests/bench/test_report.py",
             "tests/bench/test_report_browser.py",
             "tests/bench/test_report_terminal.py",
+            "tests/bench/test_site.py",
         ),
     ),
     "R8": Guarantee(
@@ -92,7 +98,8 @@ GUARANTEES = {
     "R10": Guarantee(
         "NaN stops at once",
         "NaN or infinity in inputs, targets or weights stops training at the step that meets it, before the optimizer "
-        "moves, and says where; the last good checkpoint is kept.",
+        "moves, and says where. A weight that no answer depends on, as behind a ReLU, is found before it is saved: the "
+        "last checkpoint is always a good one.",
     ),
     "R11": Guarantee(
         "Numerics are checked, not trusted",
