@@ -98,5 +98,6 @@ WORKLOADS = [
         ],
         check,
         limit=READ,
+        calls=4,
     )
 ]

@@ -13,6 +13,7 @@ from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil.kernels.sparse import sparse_linear, sparse_pattern, sparse_values
 
 EQUAL = "dense product of equal arithmetic"
+CALLS = 8  # steps in a row, as training makes them
 
 
 def layer(density: float) -> Callable[[bool], Arrays]:
@@ -148,6 +149,7 @@ def training(name: str, sparsity: int, against: str, target: float, goal: float)
         [Row(name, [against], target, goal)],
         agree("y", "g_x"),
         limit=EQUAL,
+        calls=CALLS,
     )
 
 
@@ -167,5 +169,6 @@ WORKLOADS = [
         ],
         [Row("sparse_infer_90", ["torch CSR"], 2, 3)],
         agree("y"),
+        calls=CALLS,
     ),
 ]
