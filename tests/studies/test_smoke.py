@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from neuropil.bench import catalogue, runner
 from neuropil.bench.tune import settings_of
 
