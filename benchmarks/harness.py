@@ -29,7 +29,7 @@ _REST = 0.004  # seconds between contenders, in which threads that spin at the e
 _FAR = (
     3.0  # how much slower than the fastest of its row a contender must be to be measured in a few rounds only
 )
-_FEW = 5  # rounds for those
+_FEW = 3  # rounds for those
 
 Say = Callable[[str], None]
 
@@ -127,9 +127,8 @@ def measure(
         outputs = {name: contender.outputs() for name, contender in ready.items()}
         agreement = list(workload.check(outputs)) if workload.check else []
         del outputs
-        for _ in range(2):  # warm up
-            for contender in ready.values():
-                contender.time()
+        for contender in ready.values():  # warm up
+            contender.time()
         seconds_by_name = _rounds(workload, ready, rounds, seconds, say)
     return Measurement(workload, seconds_by_name, agreement, left_out)
 

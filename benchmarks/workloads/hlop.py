@@ -18,6 +18,8 @@ from neuropil.data import Batch
 from neuropil.nn import LIF, RateReadout, Sequential
 from neuropil.training import Backprop
 
+Step = Callable[[], Mapping[str, Any]]
+
 STEPS, TASKS, REPEATS = 6, 10, 2
 FIRST = (80, 200, 100)  # directions of the first task, by layer
 LATER = (70, 70, 50, 50, 50, 30, 30, 30, 10)  # of each later one, in every layer
@@ -60,7 +62,7 @@ def tensors(arrays: Arrays) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]
     return x, targets, weights, [torch.from_numpy(arrays[f"directions{k}"]) for k in range(3)]
 
 
-def all_tasks(steps: list[Callable[[], Mapping[str, Any]]]) -> Run:
+def all_tasks(steps: list[Step]) -> Run:
     """Two steps of each of ten networks, one per task."""
 
     def run() -> dict[str, Any]:
@@ -86,48 +88,54 @@ def network(weights: list[Tensor]) -> Sequential:
 
 def ours(projected: bool) -> Callable[[Arrays], Run]:
     """Our learner, with the plugin or without."""
+    return lambda arrays: all_tasks(ours_by_task(arrays, projected=projected))
 
-    def make(arrays: Arrays) -> Run:
-        x, targets, weights, directions = tensors(arrays)
-        batch, tiny = Batch(x, targets), bool(arrays["tiny"])
 
-        def learning(task: int) -> Callable[[], Mapping[str, Any]]:
-            net = network(weights)
-            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-            if not projected:
-                learner = Backprop(net, optimizer)
-                return lambda: {"loss": learner.update(batch)["loss"], "weight": net[2].weight}
-            names = [name for name, layer in net.named_children() if isinstance(layer, nn.Linear)]
-            hlop = HLOP(
-                net,
-                sizes={name: schedule(k, tiny) for k, name in enumerate(names)},
-                lr=dict(zip(names, RATES, strict=True)),
+def ours_by_task(arrays: Arrays, *, projected: bool) -> list[Step]:
+    """A step of our learner while each task is learned."""
+    x, targets, weights, directions = tensors(arrays)
+    batch, tiny = Batch(x, targets), bool(arrays["tiny"])
+
+    def learning(task: int) -> Step:
+        net = network(weights)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        if not projected:
+            learner = Backprop(net, optimizer)
+            return lambda: {"loss": learner.update(batch)["loss"], "weight": net[2].weight}
+        names = [name for name, layer in net.named_children() if isinstance(layer, nn.Linear)]
+        hlop = HLOP(
+            net,
+            sizes={name: schedule(k, tiny) for k, name in enumerate(names)},
+            lr=dict(zip(names, RATES, strict=True)),
+        )
+        hlop.tasks_learned, hlop.learning = task, True
+        for k, circuit in enumerate(hlop.subspaces.values()):
+            frozen, total = sizes(arrays, k, task)
+            circuit.frozen, circuit.growing = (
+                directions[k][:frozen].clone(),
+                directions[k][frozen:total].clone(),
             )
-            hlop.tasks_learned, hlop.learning = task, True
-            for k, circuit in enumerate(hlop.subspaces.values()):
-                frozen, total = sizes(arrays, k, task)
-                circuit.frozen, circuit.growing = (
-                    directions[k][:frozen].clone(),
-                    directions[k][frozen:total].clone(),
-                )
-                circuit.velocity = torch.zeros_like(circuit.growing)
-            learner = Backprop(net, optimizer, plugins=[hlop])
-            return lambda: {
-                "loss": learner.update(batch)["loss"],
-                "weight": net[2].weight,
-                "directions": hlop.subspaces[names[1]].growing,
-            }
+            circuit.velocity = torch.zeros_like(circuit.growing)
+        learner = Backprop(net, optimizer, plugins=[hlop])
+        return lambda: {
+            "loss": learner.update(batch)["loss"],
+            "weight": net[2].weight,
+            "directions": hlop.subspaces[names[1]].growing,
+        }
 
-        return all_tasks([learning(task) for task in range(TASKS)])
-
-    return make
+    return [learning(task) for task in range(TASKS)]
 
 
 def straightforward(arrays: Arrays) -> Run:
     """The equations in plain PyTorch."""
+    return all_tasks(straightforward_by_task(arrays))
+
+
+def straightforward_by_task(arrays: Arrays) -> list[Step]:
+    """A step of them while each task is learned."""
     x, targets, weights, directions = tensors(arrays)
 
-    def learning(task: int) -> Callable[[], Mapping[str, Any]]:
+    def learning(task: int) -> Step:
         layers = []
         for k in range(3):
             frozen, total = sizes(arrays, k, task)
@@ -147,7 +155,7 @@ def straightforward(arrays: Arrays) -> Run:
 
         return step
 
-    return all_tasks([learning(task) for task in range(TASKS)])
+    return [learning(task) for task in range(TASKS)]
 
 
 def dense_products(arrays: Arrays) -> Run:
@@ -155,7 +163,7 @@ def dense_products(arrays: Arrays) -> Run:
     x, _, weights, directions = tensors(arrays)
     out = [torch.rand(len(x) * (STEPS if k else 1), len(weight)) for k, weight in enumerate(weights)]
     into = [x, *out_rows(out, len(x))]
-    step_of: list[Callable[[], Mapping[str, Any]]] = []
+    step_of: list[Step] = []
     for task in range(TASKS):
         shares = [directions[k][: sizes(arrays, k, task)[0]] for k in range(3)]
         grown = [directions[k][slice(*sizes(arrays, k, task))] for k in range(3)]

@@ -13,7 +13,7 @@ from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil.nn import LIF
 from neuropil.nn.surrogate import ArcTan
 
-PEERS = ("plain torch", "snntorch", "spikingjelly", "norse", "sinabs")
+LIBRARIES = ("snntorch", "spikingjelly", "norse", "sinabs")
 PASSES = 6  # over the sequence: input, spikes, membrane written; membrane, gradient read, gradient written
 
 
@@ -101,7 +101,7 @@ def contenders() -> list[Contender]:
         Contender("neuropil", ours()),
         Contender("neuropil, recompute", ours(memory="recompute")),
         Contender("plain torch", lambda inputs: through_time(inputs, naive_layer)),
-        *(Contender(name, f"lif.py:{name}", "peers") for name in PEERS[1:]),
+        *(Contender(name, f"lif.py:{name}", "peers") for name in LIBRARIES),
         Contender("memory copy", memory_limit),
     ]
 
@@ -111,7 +111,7 @@ def workload(time: int, batch: int, neurons: int, target: float, goal: float, *m
     name = f"lif_T{time}"
     return Workload(
         name, f"LIF [{time}, {batch}, {neurons}], forward and backward", sequence(time, batch, neurons), contenders(),
-        [Row(name, PEERS, target, goal), *more], check, limit="memory copy",
+        [Row(name, LIBRARIES, target, goal), *more], check, limit="memory copy",
     )  # fmt: skip
 
 

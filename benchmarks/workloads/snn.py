@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.workload import Arrays, Contender, Make, Row, Run, Workload, close
-from benchmarks.workloads.lif import PEERS, naive_layer
+from benchmarks.workloads.lif import LIBRARIES, naive_layer
 from neuropil.nn import LIF, RateReadout, Sequential
 from neuropil.nn.surrogate import ArcTan
 
@@ -106,7 +106,7 @@ def contenders(static: bool) -> list[Contender]:
     found = [
         Contender("neuropil", ours(static)),
         Contender("plain torch", folded(naive_layer, held=static)),
-        *(Contender(name, f"snn.py:{name}{suffix}", "peers") for name in PEERS[1:]),
+        *(Contender(name, f"snn.py:{name}{suffix}", "peers") for name in LIBRARIES),
     ]
     if static:
         return [*found, Contender("plain torch, product once", folded(naive_layer, once=True))]
@@ -119,7 +119,7 @@ WORKLOADS = [
         f"784-800-10, T={STEPS}, B={BATCH}, input that changes: a training step",
         inputs(static=False),
         contenders(static=False),
-        [Row("snn_step", PEERS, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
+        [Row("snn_step", LIBRARIES, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
         check,
         calls=3,
     ),
@@ -128,7 +128,7 @@ WORKLOADS = [
         f"784-800-10, T={STEPS}, B={BATCH}, an image held, which peers multiply at every step: a training step",
         inputs(static=True),
         contenders(static=True),
-        [Row("snn_static", PEERS, 2.6, 3.5)],
+        [Row("snn_static", LIBRARIES, 2.6, 3.5)],
         check,
         calls=3,
     ),
