@@ -3,6 +3,7 @@
 # make peers     prepare what the benchmarks compare with (python -m benchmarks)
 # make docs      the documentation, in site-docs/
 # make test      lint, types, import contracts, all tests
+# make guarantees   the long counts of kills, damages and steps; writes docs/guarantees.md
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -11,7 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo peers docs test
+.PHONY: install demo peers docs test guarantees
 
 install: $(INSTALLED)
 
@@ -35,3 +36,8 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+guarantees: install
+	NEUROPIL_LONG=1 $(BIN)/pytest tests -m guarantee --guarantees .guarantees.json $(PYTEST_ARGS)
+	$(BIN)/python tools/guarantees.py .guarantees.json
+	@rm .guarantees.json
