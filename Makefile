@@ -37,7 +37,6 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-guarantees: install
-	NEUROPIL_LONG=1 $(BIN)/pytest tests -m guarantee --guarantees .guarantees.json $(PYTEST_ARGS)
-	$(BIN)/python tools/guarantees.py .guarantees.json
-	@rm .guarantees.json
+guarantees: install  # a guarantee that fails leaves the page, and make fails
+	@NEUROPIL_LONG=1 $(BIN)/pytest tests -m guarantee --guarantees .guarantees.json $(PYTEST_ARGS); code=$$?; \
+	$(BIN)/python tools/guarantees.py .guarantees.json && rm .guarantees.json && exit $$code
