@@ -62,17 +62,8 @@ def leaky_reservoir_scan(
         raise ConfigError(f"leaky_reservoir_scan: leak is {leak.tolist()}, expected numbers in (0, 1]")
     if not _is_served(x, state, connections, input_weight, bias, leak):
         return leaky_reservoir_reference(x, state, connections, input_weight, bias, leak)
-    rows = connections if connections.layout == torch.sparse_csr else connections.to_sparse_csr()
-    states: Tensor = leaky_reservoir(
-        x,
-        state,
-        rows.crow_indices(),
-        rows.col_indices(),
-        rows.values(),
-        input_weight,
-        bias,
-        leak.expand(state.shape[1]),
-    )
+    rows = _compressed(connections, torch.sparse_csr)
+    states: Tensor = leaky_reservoir(x, state, *rows, input_weight, bias, leak.expand(state.shape[1]))
     return states
 
 
@@ -132,22 +123,9 @@ def spiking_reservoir_scan(
         return spiking_reservoir_reference(
             x, membrane, spikes, connections, input_weight, bias, decay, threshold, reset
         )
-    columns = connections if connections.layout == torch.sparse_csc else connections.to_sparse_csc()
-    return SpikingRun(
-        *spiking_reservoir(
-            x,
-            membrane,
-            spikes,
-            columns.ccol_indices(),
-            columns.row_indices(),
-            columns.values(),
-            input_weight,
-            bias,
-            decay.expand(membrane.shape[1]),
-            threshold.expand(membrane.shape[1]),
-            reset == "zero",
-        )
-    )
+    columns = _compressed(connections, torch.sparse_csc)
+    parameters = decay.expand(membrane.shape[1]), threshold.expand(membrane.shape[1]), reset == "zero"
+    return SpikingRun(*spiking_reservoir(x, membrane, spikes, *columns, input_weight, bias, *parameters))
 
 
 def spiking_reservoir_reference(
@@ -175,6 +153,20 @@ def spiking_reservoir_reference(
         membrane = before_reset - threshold * spikes if reset == "subtract" else before_reset * (1 - spikes)
         all_spikes.append(spikes)
     return SpikingRun(torch.stack(all_spikes) if all_spikes else x.new_empty(0, *spikes.shape), membrane)
+
+
+def _compressed(connections: Tensor, layout: torch.layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets, indices and values of compressed rows (CSR) or columns (CSC)."""
+    by_rows = layout == torch.sparse_csr
+    if connections.layout == torch.strided:
+        dense = connections if by_rows else connections.mT
+        first, second = dense.nonzero(as_tuple=True)
+        counts = torch.bincount(first, minlength=len(dense))
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), second, dense[first, second]
+    sparse = connections.to_sparse_csr() if by_rows else connections.to_sparse_csc()
+    if by_rows:
+        return sparse.crow_indices(), sparse.col_indices(), sparse.values()
+    return sparse.ccol_indices(), sparse.row_indices(), sparse.values()
 
 
 def _is_served(*tensors: Tensor | None) -> bool:
