@@ -4,11 +4,9 @@ import numpy as np
 
 
 def reservoirpy(inputs):
-    import reservoirpy
     from reservoirpy.nodes import Reservoir
     from scipy import sparse
 
-    reservoirpy.verbosity(0)
     units = len(inputs["input_weight"])
     connections = sparse.csr_array((inputs["values"], inputs["columns"], inputs["offsets"]), shape=(units, units))
     node = Reservoir(
