@@ -43,7 +43,9 @@ class Setting(Config):
         "permuted, rotated, split (task known) or split-class (task unknown); or with its data set, as "
         "split-fashion-mnist",
     )
-    tasks: int = setting(8, "number of tasks", low=1, high=100)
+    tasks: int = setting(
+        8, "number of tasks; split streams have two classes each and end at five", low=1, high=100
+    )
     train_samples: int | None = setting(
         8000, "training images per task of permuted and rotated streams", low=1
     )
@@ -80,7 +82,9 @@ def split_name(config: Setting) -> tuple[str, str]:
 
 def _known(dataset: str, field: str) -> str:
     if dataset not in SOURCES:
-        raise UnknownNameError(f"{field}: no data set is called {dataset[:40]!r}{nearest(dataset[:40], SOURCES)}")
+        raise UnknownNameError(
+            f"{field}: no data set is called {dataset[:40]!r}{nearest(dataset[:40], SOURCES)}"
+        )
     return dataset
 
 
@@ -97,9 +101,8 @@ def make_stream(config: Setting, seed: int) -> Stream:
         return data.by_name(f"{kind}-{dataset}", config.tasks, seed=seed, **sizes)
     # A task holds only its own classes' images: it takes what there is of them.
     sizes |= {"train_samples": None, "validation_samples": None, "test_samples": None}
-    per_task = max(1, 10 // config.tasks) if config.tasks > 5 else 2
     return data.split(
-        dataset, per_task, tasks=min(config.tasks, 10 // per_task), seed=seed,
+        dataset, 2, tasks=min(config.tasks, 5), seed=seed,
         scenario="task" if kind == "split" else "class", class_order="random", **sizes,
     )  # fmt: skip
 
