@@ -16,7 +16,19 @@ import neuropil
 PACKAGE = Path(neuropil.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 MODULES = ("neuropil", "neuropil.nn", "neuropil.data", "neuropil.training")
-LAZY = ("numba", "scipy", "plotly", "jinja2", "rich", "datasets", "lightning_fabric", "sklearn")
+LAZY = (
+    "numba",
+    "scipy",
+    "plotly",
+    "jinja2",
+    "rich",
+    "datasets",
+    "lightning_fabric",
+    "sklearn",
+    "matplotlib",
+    "stable_baselines3",
+    "gymnasium",
+)
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
 

@@ -11,6 +11,8 @@ from neuropil.training.history import forward_transfer as forward_transfer
 from neuropil.training.learner import OTTT as OTTT
 from neuropil.training.learner import Backprop as Backprop
 from neuropil.training.learner import Learner as Learner
+from neuropil.training.per_sample import gradient_norms as gradient_norms
+from neuropil.training.per_sample import per_sample_gradients as per_sample_gradients
 from neuropil.training.plugin import LossContext as LossContext
 from neuropil.training.plugin import Plugin as Plugin
 from neuropil.training.plugin import gradients_of as gradients_of

@@ -21,7 +21,7 @@ and a suite runs through every part of its kind, from every test module:
 | learner | `(learner, batch)` |
 | edit | `(edit, model)`, `edit: model -> model` |
 | estimator | the estimator |
-| analysis | a callable without arguments that gives the frozen result |
+| analysis | `functools.partial(analysis, its inputs)`, called without arguments, gives the frozen result; the suite looks at the inputs |
 | source | `factory: seed -> Stream or Dataset` |
 """  # noqa: E501
 
