@@ -62,7 +62,7 @@ def leaky_reservoir_scan(
         raise ConfigError(f"leaky_reservoir_scan: leak is {leak.tolist()}, expected numbers in (0, 1]")
     if not _is_served(x, state, connections, input_weight, bias, leak):
         return leaky_reservoir_reference(x, state, connections, input_weight, bias, leak)
-    rows = _compressed(connections, torch.sparse_csr)
+    rows = compressed(connections, torch.sparse_csr)
     states: Tensor = leaky_reservoir(x, state, *rows, input_weight, bias, leak.expand(state.shape[1]))
     return states
 
@@ -123,7 +123,7 @@ def spiking_reservoir_scan(
         return spiking_reservoir_reference(
             x, membrane, spikes, connections, input_weight, bias, decay, threshold, reset
         )
-    columns = _compressed(connections, torch.sparse_csc)
+    columns = compressed(connections, torch.sparse_csc)
     parameters = decay.expand(membrane.shape[1]), threshold.expand(membrane.shape[1]), reset == "zero"
     return SpikingRun(*spiking_reservoir(x, membrane, spikes, *columns, input_weight, bias, *parameters))
 
@@ -155,8 +155,13 @@ def spiking_reservoir_reference(
     return SpikingRun(torch.stack(all_spikes) if all_spikes else x.new_empty(0, *spikes.shape), membrane)
 
 
-def _compressed(connections: Tensor, layout: torch.layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Offsets, indices and values of compressed rows (CSR) or columns (CSC)."""
+def compressed(connections: Tensor, layout: torch.layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets, indices and values of compressed rows (CSR) or columns (CSC).
+
+    >>> offsets, rows, values = compressed(torch.tensor([[0.0, 2.0], [0.0, 3.0]]), torch.sparse_csc)
+    >>> offsets.tolist(), rows.tolist(), values.tolist()
+    ([0, 0, 2], [0, 1], [2.0, 3.0])
+    """
     by_rows = layout == torch.sparse_csr
     if connections.layout == torch.strided:
         dense = connections if by_rows else connections.mT
