@@ -1,11 +1,16 @@
 """What is learned from: data sets, tasks and streams of tasks, and batches of them."""
 
 from neuropil.data.arrays import Arrays as Arrays
+from neuropil.data.arrays import InOrder as InOrder
 from neuropil.data.batching import batches as batches
 from neuropil.data.batching import check_batch as check_batch
 from neuropil.data.batching import gather as gather
 from neuropil.data.batching import n_batches as n_batches
 from neuropil.data.cache import cache_directory as cache_directory
+from neuropil.data.corruptions import CORRUPTIONS as CORRUPTIONS
+from neuropil.data.corruptions import Corruption as Corruption
+from neuropil.data.corruptions import corrupt as corrupt
+from neuropil.data.corruptions import corrupted as corrupted
 from neuropil.data.fetching import fetch as fetch
 from neuropil.data.huggingface import from_huggingface as from_huggingface
 from neuropil.data.images import CatalogueEntry as CatalogueEntry
@@ -13,7 +18,9 @@ from neuropil.data.images import Images as Images
 from neuropil.data.images import catalogue as catalogue
 from neuropil.data.images import load as load
 from neuropil.data.images import own_images as own_images
-from neuropil.data.streams import by_name as by_name
+from neuropil.data.names import by_name as by_name
+from neuropil.data.shifting import concept_shift as concept_shift
+from neuropil.data.shifting import label_swaps as label_swaps
 from neuropil.data.streams import permuted as permuted
 from neuropil.data.streams import rotated as rotated
 from neuropil.data.streams import split as split
@@ -23,3 +30,5 @@ from neuropil.data.task import Batch as Batch
 from neuropil.data.task import Samples as Samples
 from neuropil.data.task import Stream as Stream
 from neuropil.data.task import Task as Task
+from neuropil.data.task_free import drifting as drifting
+from neuropil.data.task_free import mixture as mixture

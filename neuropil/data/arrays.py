@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from neuropil.data.transforms import Normalize, Transform
 from neuropil.errors import DataError
@@ -83,3 +83,12 @@ class Arrays(Dataset[tuple[Tensor, Tensor]]):
     def labels(self) -> Shaped[Tensor, " rows ..."]:
         """Targets of all samples, without touching the inputs."""
         return self.targets.index_select(0, self.indices)
+
+
+class InOrder(Subset[Any]):
+    """Samples at some positions of a data set, in an order that means something: `batches` never shuffles them.
+
+    >>> stretch = InOrder(Arrays(torch.eye(3), [0, 1, 2]), [2, 0, 1])
+    >>> int(stretch[0][1]), len(stretch)
+    (2, 3)
+    """

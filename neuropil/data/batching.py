@@ -18,7 +18,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from neuropil.data.arrays import Arrays
+from neuropil.data.arrays import Arrays, InOrder
 from neuropil.data.huggingface import HuggingFaceRows
 from neuropil.data.task import Batch, Samples
 from neuropil.errors import ConfigError, DataError, EmptyTaskError, LabelError, NonFiniteError
@@ -44,7 +44,8 @@ def batches(
     """Iterate over samples in checked batches of `batch_size`; the last may be smaller.
 
     The order depends on `seed` and `epoch` alone, and beginning at batch `start` does not draw the ones
-    before. A `DataLoader` is iterated as it is: its batch size and order hold, and skipped batches are drawn.
+    before. `InOrder` samples keep their order. A `DataLoader` is iterated as it is: its batch size and order hold,
+    and skipped batches are drawn.
     `classes` is handed on in every `Batch`.
 
     Raises EmptyTaskError without samples, NonFiniteError for NaN or infinity in the inputs and, when
@@ -134,6 +135,7 @@ def _pairs(
         return
     at = _gatherer(samples)
     n = len(cast(Sized, samples))
+    shuffle = shuffle and not isinstance(samples, InOrder)
     order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
     positions = torch.from_numpy(order)
     for number in range(start, n_batches(samples, batch_size)):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,20 +12,25 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from neuropil.data.arrays import Arrays
-from neuropil.data.images import Images, load, own_images
-from neuropil.data.sources import SOURCES
+from neuropil.data.from_images import (
+    DIVISION,
+    ImageSource,
+    as_images,
+    check_tasks,
+    finish,
+    marked_stream,
+    task_of_images,
+)
+from neuropil.data.images import Images
 from neuropil.data.task import Samples, Stream, Task
-from neuropil.data.transforms import Compose, Normalize, Permute, Reshape, Rotate, Transform
-from neuropil.errors import ConfigError, DataError, EmptyTaskError, UnknownNameError, nearest
+from neuropil.data.transforms import Compose, Permute, Rotate, Transform
+from neuropil.errors import ConfigError, DataError, EmptyTaskError, nearest
 
-Source = str | Images | tuple[Any, Any, Any, Any]  # a name, images, or own (train, labels, test, labels)
-Sizes = tuple[
-    int | None, int | None, int | None
-]  # samples of train, validation and test; None takes all there are
+_PERMUTATION, _CLASS_ORDER = 2, 3  # random streams of their own, drawn from one seed with the division's
 
 
 def permuted(
-    source: Source,
+    source: ImageSource,
     tasks: int = 10,
     *,
     seed: int = 0,
@@ -52,20 +56,20 @@ def permuted(
     torch.Size([784])
     """
     images = as_images(source)
-    _check_tasks("permuted", tasks, seed)
+    check_tasks("permuted", tasks, seed)
     elements = images.train[0].numel()
     sizes = (train_samples, validation_samples, test_samples)
     made = []
     for index in range(tasks):
         order = np.random.default_rng([seed, _PERMUTATION, index]).permutation(elements)
-        normalize, reshape = _finish(images, flat)
+        normalize, reshape = finish(images, flat)
         transforms = Compose((normalize, Permute(torch.from_numpy(order)), reshape))
-        made.append(_task(images, f"permutation {index + 1}", index, transforms, sizes, seed))
-    return _stream(f"permuted-{images.name}", images, made, images.n_classes, seed, sizes, flat)
+        made.append(task_of_images(images, f"permutation {index + 1}", index, transforms, sizes, seed))
+    return marked_stream(f"permuted-{images.name}", images, made, images.n_classes, seed, sizes, flat)
 
 
 def split(
-    source: Source,
+    source: ImageSource,
     classes_per_task: int = 2,
     *,
     tasks: int | None = None,
@@ -98,7 +102,7 @@ def split(
         raise ConfigError(f"split: classes_per_task must be at least 1, got {classes_per_task}")
     possible = len(order) // classes_per_task
     tasks = max(1, possible) if tasks is None else tasks
-    _check_tasks("split", tasks, seed)
+    check_tasks("split", tasks, seed)
     if tasks > possible:
         raise ConfigError(
             f"split: {tasks} tasks of {classes_per_task} classes need {tasks * classes_per_task} classes, "
@@ -111,14 +115,14 @@ def split(
     for index in range(tasks):
         classes = tuple(order[index * classes_per_task : (index + 1) * classes_per_task])
         name = "classes " + ", ".join(images.class_names[c] for c in classes)
-        task = _task(images, name, index, Compose(_finish(images, flat)), sizes, seed, classes)
+        task = task_of_images(images, name, index, Compose(finish(images, flat)), sizes, seed, classes)
         made.append(task if scenario == "task" else replace(task, classes=None))
     parameters = (sizes, flat, scenario, classes_per_task, order)
-    return _stream(f"split-{images.name}", images, made, images.n_classes, seed, *parameters)
+    return marked_stream(f"split-{images.name}", images, made, images.n_classes, seed, *parameters)
 
 
 def rotated(
-    source: Source,
+    source: ImageSource,
     tasks: int | None = None,
     *,
     angles: Sequence[float] | None = None,
@@ -144,7 +148,7 @@ def rotated(
         angles = [180.0 * i / tasks for i in range(tasks)] if tasks else []
     if tasks is not None and tasks != len(angles):
         raise ConfigError(f"rotated: {tasks} tasks but {len(angles)} angles; give one of the two")
-    _check_tasks("rotated", len(angles), seed)
+    check_tasks("rotated", len(angles), seed)
     if len(images.shape) != 2:
         raise DataError(
             f"rotated: items of {images.name} have shape {list(images.shape)}; expected [height, width]"
@@ -152,9 +156,11 @@ def rotated(
     sizes = (train_samples, validation_samples, test_samples)
     made = []
     for index, angle in enumerate(angles):
-        transform = Compose((Rotate(float(angle)), *_finish(images, flat)))
-        made.append(_task(images, f"{angle:g}°", index, transform, sizes, seed))
-    return _stream(f"rotated-{images.name}", images, made, images.n_classes, seed, sizes, flat, list(angles))
+        transform = Compose((Rotate(float(angle)), *finish(images, flat)))
+        made.append(task_of_images(images, f"{angle:g}°", index, transform, sizes, seed))
+    return marked_stream(
+        f"rotated-{images.name}", images, made, images.n_classes, seed, sizes, flat, list(angles)
+    )
 
 
 def stream(
@@ -180,22 +186,6 @@ def stream(
         parts = [part for task in made for part in (task.train, task.validation, task.test)]
         n_classes = _count_classes(parts)
     return Stream(tuple(made), name, n_classes)
-
-
-def by_name(name: str, tasks: int | None = None, *, seed: int = 0, **options: Any) -> Stream:
-    """A stream by its name: `permuted-`, `split-` or `rotated-` and the name of a data set.
-
-    `options` are those of the function of that name. Raises UnknownNameError with the nearest name.
-
-    >>> by_name("split-mnist", tasks=3, seed=1).n_classes
-    10
-    """
-    makers: dict[str, Callable[..., Stream]] = {"permuted": permuted, "split": split, "rotated": rotated}
-    kind, _, source = name.partition("-")
-    if kind not in makers or source not in SOURCES:
-        names = [f"{maker}-{known}" for maker in makers for known in SOURCES]
-        raise UnknownNameError(f"no stream is called {name!r}{nearest(name, names)}")
-    return makers[kind](source, **({} if tasks is None else {"tasks": tasks}), seed=seed, **options)
 
 
 def task_from_arrays(
@@ -225,96 +215,12 @@ def task_from_arrays(
         raise EmptyTaskError(
             f"{name}: validation={validation} and test={test} of {n} samples leave none to train on"
         )
-    order = np.random.default_rng([seed, _DIVISION]).permutation(n)
+    order = np.random.default_rng([seed, DIVISION]).permutation(n)
     test_part, validation_part, train_part = (
         samples.subset(torch.from_numpy(np.sort(part)))
         for part in np.split(order, [n_test, n_test + n_validation])
     )
     return Task(name, train_part, validation_part, test_part, classes)
-
-
-def as_images(source: Source) -> Images:
-    """Images from a name, from images, or from own (train, train labels, test, test labels)."""
-    if isinstance(source, Images):
-        return source
-    if isinstance(source, str):
-        return load(source)
-    if isinstance(source, tuple) and len(source) == 4:
-        return own_images(*source)
-    raise DataError(
-        f"cannot make a stream of {type(source).__name__}; expected a name, Images, or arrays "
-        "(train, train labels, test, test labels)"
-    )
-
-
-# Independent random streams drawn from one seed.
-_DIVISION, _PERMUTATION, _CLASS_ORDER = 1, 2, 3
-
-
-def _task(
-    images: Images,
-    name: str,
-    index: int,
-    transform: Transform,
-    sizes: Sizes,
-    seed: int,
-    classes: tuple[int, ...] | None = None,
-) -> Task:
-    """One task over all samples, or over those of some classes."""
-    n_train, n_validation, n_test = sizes
-    rng = np.random.default_rng([seed, _DIVISION])
-    rows = rng.permutation(_rows(images.train_labels, classes))
-    test_rows = rng.permutation(_rows(images.test_labels, classes))
-    if n_validation is None:
-        n_validation = len(rows) // 10
-    available = len(rows) - n_validation
-    n_train = available if n_train is None else n_train
-    n_test = len(test_rows) if n_test is None else n_test
-    if n_train < 1 or n_test < 1 or n_validation < 0:
-        raise EmptyTaskError(
-            f"{images.name}, {name}: {n_train} training, {n_validation} validation, {n_test} test samples; "
-            f"expected at least 1, 0 and 1, of {len(rows)} for the first two and {len(test_rows)} for test"
-        )
-    if n_train > available or n_test > len(test_rows):
-        raise DataError(
-            f"{images.name}, {name}: {n_train} training, {n_validation} validation, {n_test} test samples; "
-            f"there are {len(rows)} for the first two together and {len(test_rows)} for test"
-        )
-
-    def part(inputs: Tensor, labels: Tensor, chosen: np.ndarray[Any, Any]) -> Arrays:
-        return Arrays(inputs, labels, transform, torch.from_numpy(np.sort(chosen)))
-
-    return Task(
-        name,
-        part(images.train, images.train_labels, rows[n_validation : n_validation + n_train]),
-        part(images.train, images.train_labels, rows[:n_validation]),
-        part(images.test, images.test_labels, test_rows[:n_test]),
-        classes,
-        index,
-    )
-
-
-def _stream(
-    name: str, images: Images, tasks: list[Task], n_classes: int, seed: int, *parameters: object
-) -> Stream:
-    """A stream whose tasks carry the checksum of data and parameters."""
-    marked = []
-    for task in tasks:
-        text = repr((name, images.checksum, seed, task.index, task.name, parameters))
-        marked.append(replace(task, checksum=hashlib.sha256(text.encode()).hexdigest()))
-    return Stream(tuple(marked), name, n_classes)
-
-
-def _rows(labels: Tensor, classes: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
-    values = labels.numpy()
-    return np.flatnonzero(np.isin(values, classes)) if classes is not None else np.arange(len(values))
-
-
-def _finish(images: Images, flat: bool) -> tuple[Transform, Transform]:
-    shape = (
-        (images.train[0].numel(),) if flat else (1, *images.shape) if len(images.shape) == 2 else images.shape
-    )
-    return Normalize(images.mean, images.std or 1.0), Reshape(shape)
 
 
 def _class_order(images: Images, class_order: str | Sequence[int], seed: int) -> list[int]:
@@ -333,13 +239,6 @@ def _class_order(images: Images, class_order: str | Sequence[int], seed: int) ->
             f"split: class_order {order} must name classes 0 to {images.n_classes - 1}, each at most once"
         )
     return order
-
-
-def _check_tasks(kind: str, tasks: int, seed: int) -> None:
-    if tasks < 1:
-        raise EmptyTaskError(f"{kind}: a stream of {tasks} tasks; give at least 1")
-    if seed < 0:
-        raise ConfigError(f"{kind}: seed must be at least 0, got {seed}")
 
 
 def _count_classes(parts: list[Samples]) -> int:

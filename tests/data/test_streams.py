@@ -224,7 +224,7 @@ def test_own_arrays_are_divided_without_overlap(n, validation, test, seed):
     assert [len(part) for part in parts[1:]] == [round(validation * n), round(test * n)]
 
 
-@pytest.mark.parametrize("name", ["permuted-mnits", "permute-mnist", ""])
+@pytest.mark.parametrize("name", ["permuted-mnits", "permute-mnist", "drifting-permuted"])
 def test_an_unknown_stream_is_answered_with_the_nearest(name):
     with pytest.raises(UnknownNameError, match="permuted-mnist"):
         data.by_name(name)
