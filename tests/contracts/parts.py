@@ -20,7 +20,7 @@ and a suite runs through every part of its kind, from every test module:
 | plugin | `factory: model -> Plugin` |
 | learner | `(learner, batch)` |
 | edit | `(edit, model)`, `edit: model -> model` |
-| estimator | the estimator |
+| estimator | the estimator; or `(estimator, {check of scikit-learn's: why it does not apply})`; a third item is the `(X, y)` to use where the estimator does not take tables, `[samples, features]`: of scikit-learn's checks those that need no data are left |
 | analysis | `functools.partial(analysis, its inputs)`, called without arguments, gives the frozen result; the suite looks at the inputs |
 | source | `factory: seed -> Stream or Dataset` |
 """  # noqa: E501
