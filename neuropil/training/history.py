@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuropil.errors import ConfigError
+
 Matrix = Sequence[Sequence[float | None]]  # [after task][on task], None where not evaluated
 
 
@@ -43,6 +45,46 @@ def forward_transfer(matrix: Matrix, untrained: Sequence[float | None]) -> float
     return sum(changes) / len(changes) if changes else None
 
 
+def forgetting_measure(matrix: Matrix) -> float | None:
+    """Mean over tasks but the last of (best accuracy before the last task was learned - accuracy at the end).
+
+    Positive values are forgetting, negative ones that the last task helped. Unlike BWT it counts from the best moment,
+    not from when a task was just learned. None with fewer than two tasks.
+
+    Chaudhry et al.: Riemannian Walk for Incremental Learning. ECCV 2018. arXiv:1801.10112
+
+    >>> round(forgetting_measure([[0.6, None, None], [0.8, 0.9, None], [0.5, 0.9, 0.9]]), 3)
+    0.15
+    """
+    losses = []
+    for task in range(len(matrix) - 1):
+        met = [value for row in matrix[task:-1] if (value := row[task]) is not None]
+        end = matrix[-1][task]
+        if met and end is not None:
+            losses.append(max(met) - end)
+    return sum(losses) / len(losses) if losses else None
+
+
+def intransigence(matrix: Matrix, reference: Sequence[float | None]) -> float | None:
+    """Mean over tasks of (accuracy of a reference model - accuracy when just learned): what could not be learned.
+
+    `reference[k]` is the accuracy on task `k` of a model trained on tasks `0 ... k` together. None where nothing can be
+    compared.
+
+    Chaudhry et al.: Riemannian Walk for Incremental Learning. ECCV 2018. arXiv:1801.10112
+
+    >>> round(intransigence([[0.9, None], [0.7, 0.6]], [0.9, 0.8]), 3)
+    0.1
+    """
+    if len(reference) != len(matrix):
+        raise ConfigError(
+            f"intransigence: {len(reference)} reference accuracies for {len(matrix)} tasks, expected as many"
+        )
+    pairs = [(reference[i], matrix[i][i]) for i in range(len(matrix))]
+    gaps = [best - learned for best, learned in pairs if best is not None and learned is not None]
+    return sum(gaps) / len(gaps) if gaps else None
+
+
 @dataclass
 class History:
     """Accuracies `[after task][on task]`, accuracies before any training, and the loss of every step."""
@@ -65,6 +107,15 @@ class History:
     def forward_transfer(self) -> float | None:
         """FWT, see `forward_transfer`."""
         return forward_transfer(self.accuracy_matrix, self.untrained)
+
+    @property
+    def forgetting_measure(self) -> float | None:
+        """Forgetting from the best moment, see `forgetting_measure`."""
+        return forgetting_measure(self.accuracy_matrix)
+
+    def intransigence(self, reference: Sequence[float | None]) -> float | None:
+        """What could not be learned, see `intransigence`."""
+        return intransigence(self.accuracy_matrix, reference)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists."""
