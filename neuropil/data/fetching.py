@@ -17,6 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from neuropil.data.images import load, read_images
+from neuropil.data.sounds import SOUNDS, SoundSource, verify_sounds
 from neuropil.data.sources import FILES, LARGEST, Source, read_stored, source
 from neuropil.errors import DataError, MissingDataError
 
@@ -45,6 +46,8 @@ def fetch(name: str) -> Path:
     >>> fetch("mnist").name  # part of the package
     'mnist'
     """
+    if name in SOUNDS:
+        return _fetch_sounds(SOUNDS[name])
     known = source(name)
     directory = known.directory()
     if directory is not None:
@@ -67,6 +70,40 @@ def fetch(name: str) -> Path:
         f"data set {name!r} could not be fetched; tried {', '.join(tried)}; "
         f"put {', '.join(FILES)} (plain or .gz) in {known.cached()}"
     )
+
+
+def _fetch_sounds(known: SoundSource) -> Path:
+    """Where the sounds are, taken out of their Debian package if need be; verified either way."""
+    directory = known.directory()
+    if directory is not None:
+        with suppress(DataError):  # a damaged copy is fetched anew
+            verify_sounds(known, directory)
+            return directory
+    if known.shipped is not None:
+        raise MissingDataError(f"sounds {known.name!r} are missing or altered; reinstall neuropil")
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise MissingDataError(
+            f"sounds {known.name!r} come in the Debian package {known.debian}, and apt-get is not here; unpack it "
+            f"elsewhere and put its files in {known.cached()}"
+        )
+    known.cached().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=known.cached().parent) as scratch:
+        try:
+            unpacked = _unpack(known.debian, Path(scratch))
+            ready = Path(scratch) / "ready"
+            ready.mkdir()
+            for place in known.system:
+                for path, _ in known.files(unpacked / place.relative_to(place.anchor)):
+                    path.rename(ready / path.name)
+            verify_sounds(known, ready)
+        except _FAILURES as error:
+            raise MissingDataError(
+                f"sounds {known.name!r} could not be fetched; tried Debian package {known.debian} ({_reason(error)})"
+            ) from error
+        if known.cached().exists():  # damaged
+            known.cached().rename(Path(scratch) / "old")
+        os.replace(ready, known.cached())
+    return known.cached()
 
 
 def _ways(known: Source) -> Iterator[tuple[str, Callable[[Path], Path]]]:
@@ -113,9 +150,13 @@ def _extract(archive: tarfile.TarFile, scratch: Path) -> None:
 
 
 def _debian(package: str, scratch: Path) -> Path:
+    return _found(_unpack(package, scratch), f"**/{FILES[0]}.gz").parent
+
+
+def _unpack(package: str, scratch: Path) -> Path:
     _run(["apt-get", "download", "-q", package], scratch)
     _run(["dpkg-deb", "-x", _found(scratch, "*.deb").name, "unpacked"], scratch)
-    return _found(scratch / "unpacked", f"**/{FILES[0]}.gz").parent
+    return scratch / "unpacked"
 
 
 def _download(mirror: str, scratch: Path) -> Path:

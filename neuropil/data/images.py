@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuropil.data.sounds import SOUNDS
 from neuropil.data.sources import FILES, SOURCES, Source, read_stored, source
 from neuropil.errors import DataError, LabelError, MissingDataError
 
@@ -54,7 +55,7 @@ class CatalogueEntry(NamedTuple):
     title: str
     present: bool  # on this machine, ready to be loaded
     megabytes: float  # to download; 0 when it is part of the package
-    train: int  # images
+    train: int  # images, or sounds, which have no division
     test: int
     licence: str
 
@@ -63,14 +64,19 @@ def catalogue() -> list[CatalogueEntry]:
     """Data sets known by name, whether they are on this machine, their sizes and licences.
 
     >>> [entry.name for entry in catalogue() if not entry.megabytes]
-    ['mnist', 'fashion-mnist']
+    ['mnist', 'fashion-mnist', 'spoken-digits']
     """
-    return [
+    images = [
         CatalogueEntry(
             s.name, s.title, s.directory() is not None, s.megabytes, s.train_size, s.test_size, s.licence
         )
         for s in SOURCES.values()
     ]
+    sounds = [
+        CatalogueEntry(s.name, s.title, s.directory() is not None, s.megabytes, s.clips, 0, s.licence)
+        for s in SOUNDS.values()
+    ]
+    return images + sounds
 
 
 def load(name: str) -> Images:
