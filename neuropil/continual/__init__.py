@@ -1,10 +1,23 @@
 """Networks that keep what they learned."""
 
+from neuropil.continual.agem import AGEM as AGEM
+from neuropil.continual.buffers import ClassBalancedBuffer as ClassBalancedBuffer
+from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
+from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
+from neuropil.continual.buffers import ReservoirBuffer as ReservoirBuffer
+from neuropil.continual.buffers import RingBuffer as RingBuffer
 from neuropil.continual.ewc import EWC as EWC
 from neuropil.continual.ewc import OnlineEWC as OnlineEWC
+from neuropil.continual.feature_distillation import FeatureDistillation as FeatureDistillation
+from neuropil.continual.gem import GEM as GEM
 from neuropil.continual.gpm import GPM as GPM
 from neuropil.continual.hebbian_subspace import HebbianSubspace as HebbianSubspace
 from neuropil.continual.hlop import HLOP as HLOP
+from neuropil.continual.lwf import LwF as LwF
+from neuropil.continual.mas import MAS as MAS
+from neuropil.continual.owm import OWM as OWM
+from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
+from neuropil.continual.quadratic import QuadraticPenalty as QuadraticPenalty
 from neuropil.continual.replay import Rehearsal as Rehearsal
 from neuropil.continual.replay import Replay as Replay
-from neuropil.continual.replay import ReplayBuffer as ReplayBuffer
+from neuropil.continual.si import SI as SI

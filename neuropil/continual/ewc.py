@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuropil.continual.quadratic import QuadraticPenalty
 from neuropil.data.task import Task
 from neuropil.errors import ConfigError
 from neuropil.training.fisher import fisher_diagonal
-from neuropil.training.plugin import LossContext, Plugin
 
 
-class EWC(Plugin):
+class EWC(QuadraticPenalty):
     """Elastic weight consolidation: weights that earlier tasks need are held by springs.
 
     After each task the diagonal Fisher information F of its answers is estimated, and later losses carry
@@ -38,8 +38,8 @@ class EWC(Plugin):
     >>> ewc.consolidate({name: torch.ones_like(p) for name, p in net.named_parameters()})
     >>> with torch.no_grad():
     ...     _ = net.bias.add_(1.0)
-    >>> ewc.penalty().item()
-    10.0
+    >>> print(f"{ewc.penalty():.3f}")
+    10.000
     """
 
     def __init__(
@@ -51,27 +51,8 @@ class EWC(Plugin):
         generator: torch.Generator | None = None,
         predict: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if not strength >= 0:
-            raise ConfigError(f"{type(self).__name__}.strength: got {strength}, expected at least 0")
-        self.model, self.strength, self.samples = model, strength, samples
-        self.generator, self.predict = generator, predict
-        self._fisher: dict[str, Tensor] = {}
-        self._anchor: dict[str, Tensor] = {}  # where the sum of all quadratics has its minimum
-
-    def penalty(self) -> Tensor:
-        """The penalty at the model's present weights, a scalar that can be differentiated.
-
-        It is counted from its own minimum: for EWC the sum of several tasks' quadratics differs by a constant.
-        """
-        terms = [
-            (fisher * (self.model.get_parameter(name) - self._anchor[name]).square()).sum()
-            for name, fisher in self._fisher.items()
-        ]
-        return 0.5 * self.strength * torch.stack(terms).sum() if terms else torch.zeros(())
-
-    def on_loss(self, loss: Tensor, context: LossContext) -> Tensor:
-        """Add the penalty."""
-        return loss + self.penalty() if self._fisher else loss
+        super().__init__(model, strength=strength)
+        self.samples, self.generator, self.predict = samples, generator, predict
 
     def after_task(self, task: Task) -> None:
         """Estimate what the finished task needs, and hold it."""
@@ -82,17 +63,6 @@ class EWC(Plugin):
             )
         )  # fmt: skip
 
-    @torch.no_grad()
-    def consolidate(self, fisher: dict[str, Tensor]) -> None:
-        """Add springs of stiffness `fisher` at the model's present weights."""
-        for name, new in fisher.items():
-            here = self.model.get_parameter(name).detach()
-            old, anchor = self._fisher.get(name), self._anchor.get(name)
-            if old is None or anchor is None:
-                self._fisher[name], self._anchor[name] = new.clone(), here.clone()
-            else:
-                self._fisher[name], self._anchor[name] = self._merge(old, anchor, new, here)
-
     def _merge(self, old: Tensor, anchor: Tensor, new: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         total = old + new
         return total, torch.where(total > 0, (old * anchor + new * here) / total.clamp_min(1e-38), here)
@@ -100,14 +70,11 @@ class EWC(Plugin):
     def state_dict(self) -> dict[str, Any]:
         """Stiffness, anchors and the generator's position."""
         generator = None if self.generator is None else self.generator.get_state()
-        return {"fisher": dict(self._fisher), "anchor": dict(self._anchor), "generator": generator}
+        return {**super().state_dict(), "generator": generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._fisher, self._anchor = (
-            {name: value.to(self.model.get_parameter(name)) for name, value in state[kind].items()}
-            for kind in ("fisher", "anchor")
-        )
+        super().load_state_dict(state)
         if self.generator is not None and state["generator"] is not None:
             self.generator.set_state(state["generator"])
 

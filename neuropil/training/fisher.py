@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -43,19 +43,35 @@ def fisher_diagonal(
     >>> fisher_diagonal(net, data, count=4)["weight"].shape
     torch.Size([2, 3])
     """
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    total = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
     seed = int(torch.randint(2**31, (), generator=generator))
     inputs = next(iter(batches(samples, count, seed=seed, epoch=0))).inputs
+
+    def log_likelihood(x: Tensor) -> Tensor:
+        log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
+        label = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(log_p.device)
+        return log_p.gather(1, label).sum()
+
+    for gradients in sample_gradients(model, inputs, log_likelihood):
+        for name, gradient in gradients.items():
+            total[name].addcmul_(gradient, gradient)
+    return {name: value.div_(len(inputs)) for name, value in total.items()}
+
+
+def sample_gradients(
+    model: nn.Module, inputs: Tensor, scalar: Callable[[Tensor], Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """Gradients of `scalar(x)` for one sample `x` `[1, ...]` of `inputs` after the other, by parameter name.
+
+    The model is in evaluation mode meanwhile. Parameters that `scalar` does not depend on are left out.
+
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> [g["weight"].tolist() for g in sample_gradients(net, torch.eye(2), lambda x: net(x).sum())]
+    [[[1.0, 0.0]], [[0.0, 1.0]]]
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     inputs = inputs.to(next(model.parameters()).device)
     with evaluating(model):
         for x in inputs.split(1):
-            log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
-            label = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(log_p.device)
-            gradients = torch.autograd.grad(
-                log_p.gather(1, label).sum(), list(parameters.values()), allow_unused=True
-            )
-            for name, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    total[name].addcmul_(gradient, gradient)
-    return {name: value.div_(len(inputs)) for name, value in total.items()}
+            gradients = torch.autograd.grad(scalar(x), list(parameters.values()), allow_unused=True)
+            yield {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import DataLoader
 
-from neuropil.continual import Rehearsal, Replay, ReplayBuffer
+from neuropil.continual import PerClassBuffer, Rehearsal, Replay, ReservoirBuffer, RingBuffer
 from neuropil.data import Task
 from neuropil.data.task import Batch
 from neuropil.errors import ConfigError
@@ -28,58 +26,58 @@ def rehearsal() -> Any:
     return lambda model: Rehearsal(per_class=3, epochs=2, generator=seeded())
 
 
-PARTS = [("plugin", replay), ("plugin", rehearsal)]
+def reservoir(online: bool = False) -> Any:
+    return lambda model: Replay(buffer=ReservoirBuffer(20, generator=seeded()), online=online, batch_size=7)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 99))
-def test_every_class_has_its_share_and_no_sample_twice(labels: list[int], per_class: int, seed: int) -> None:
-    targets = torch.tensor(labels)
-    buffer = ReplayBuffer(per_class, generator=seeded(seed))
-    buffer.add(torch.arange(len(labels))[:, None], targets, None)
-    kept = buffer.draw(len(buffer))
-    assert torch.bincount(kept.targets, minlength=5).tolist() == [
-        min(per_class, labels.count(label)) for label in range(5)
-    ]
-    positions = kept.inputs[:, 0]
-    assert len(positions.unique()) == len(positions)
-    assert torch.equal(targets[positions], kept.targets)
+def recent_first() -> Any:
+    return lambda model: Replay(
+        buffer=RingBuffer(9, generator=seeded()),
+        batch_size=5,
+        schedule=lambda tasks: list(range(1, tasks + 1)),
+    )
 
 
-def test_draws_are_without_replacement_until_all_are_drawn() -> None:
-    buffer = ReplayBuffer(4, generator=seeded())
-    buffer.add(torch.arange(8)[:, None], torch.arange(8) % 2, None)
-    for _ in range(5):
-        assert len(buffer.draw(6).inputs.unique()) == 6
-    counts = torch.bincount(buffer.draw(20).inputs[:, 0])
-    assert sorted(counts.tolist()) == [2] * 4 + [3] * 4
+PARTS = [
+    ("plugin", replay),
+    ("plugin", rehearsal),
+    ("plugin", reservoir),
+    ("plugin", partial(reservoir, online=True)),
+    ("plugin", recent_first),
+]
 
 
-def test_an_empty_buffer_and_a_bad_share_are_refused() -> None:
-    with pytest.raises(ConfigError, match="empty"):
-        ReplayBuffer(1).draw(1)
-    with pytest.raises(ConfigError, match="per_class: got 0"):
-        Replay(per_class=0)
+def test_a_buffer_brings_its_own_size() -> None:
+    for bad in ({"per_class": 3}, {"generator": seeded()}):
+        with pytest.raises(ConfigError, match="a buffer brings its size"):
+            Replay(buffer=RingBuffer(3), **bad)
+    with pytest.raises(ConfigError, match=r"Replay.batch_size: got 0"):
+        Replay(batch_size=0)
+    assert isinstance(Replay().buffer, PerClassBuffer) and Replay().buffer.per_class == 50
 
 
-def test_tasks_are_remembered_one_beside_the_other() -> None:
-    buffer = ReplayBuffer(3, generator=seeded())
-    tasks = stream(2)
-    for now in tasks:
-        buffer.add_task(now)
-    memory = buffer.draw(len(buffer)).inputs
-    assert len(buffer) == 2 * 3 * CLASSES
-    for now in tasks:
-        of_task = (memory[:, None] == now.train.tensors[0][None]).all(-1).any(1)
-        assert of_task.sum() == 3 * CLASSES
+def test_a_schedule_says_from_which_tasks_to_draw() -> None:
+    plugin = Replay(
+        buffer=RingBuffer(4, generator=seeded()), batch_size=50, schedule=lambda n: [0.0] * (n - 1) + [1]
+    )
+    for index in range(3):
+        plugin.buffer.add(torch.full((4, 1), float(index)), torch.zeros(4).long())
+    joined = plugin.before_batch(Batch(torch.full((2, 1), 9.0), torch.zeros(2).long()))
+    assert joined.inputs[:2].eq(9).all() and joined.inputs[2:].eq(2).all() and len(joined.inputs) == 52
 
 
-def test_a_dataloader_is_remembered_too() -> None:
-    source = task()
-    loader = DataLoader(source.train, batch_size=5, shuffle=True, generator=seeded())
-    buffer = ReplayBuffer(2, generator=seeded())
-    buffer.add_task(Task("loaded", loader, source.validation, source.test))
-    assert len(buffer) == 2 * CLASSES
+def test_online_a_batch_is_remembered_once_it_was_learned() -> None:
+    plugin = Replay(buffer=RingBuffer(6, generator=seeded()), online=True, batch_size=50)
+    first = plugin.before_batch(Batch(torch.full((3, 1), 1.0), torch.zeros(3).long(), (0, 1)))
+    assert len(first.inputs) == 3  # nothing to join yet
+    second = plugin.before_batch(Batch(torch.full((3, 1), 2.0), torch.zeros(3).long(), (0, 1)))
+    assert second.inputs[3:].eq(1).all()
+    plugin.after_task(task(0))
+    plugin.before_batch(Batch(torch.full((3, 1), 3.0), torch.zeros(3).long(), (2, 3)))
+    assert plugin.buffer.tasks == 2
+    assert (
+        plugin.buffer.select(plugin.buffer.positions(1)).classes.tolist() == [[False, False, True, True]] * 3
+    )
 
 
 def test_nothing_is_joined_before_the_first_task_ends() -> None:

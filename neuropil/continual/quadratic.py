@@ -1,0 +1,104 @@
+"""Weights held by springs: what penalties on moving away from earlier weights share.
+
+EWC, SI, MAS and L2 differ in how stiff the spring of each weight is and where it is anchored, in nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from neuropil.errors import ConfigError
+from neuropil.training.plugin import LossContext, Plugin
+
+
+class _Quadratic(torch.autograd.Function):
+    """`strength / 2 * sum k (w - a)^2`; its gradient `strength k (w - a)` is a by-product of the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, strength: float, stiffness: list[Tensor], anchors: list[Tensor], *weights: Tensor
+    ) -> Tensor:
+        moved = torch._foreach_sub(weights, anchors)
+        pulls = torch._foreach_mul(moved, stiffness)
+        ctx.strength, ctx.pulls = strength, pulls
+        energies = [torch.dot(m.flatten(), p.flatten()) for m, p in zip(moved, pulls, strict=True)]
+        return 0.5 * strength * torch.stack(energies).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *errors: Tensor) -> Any:
+        return None, None, None, *torch._foreach_mul(ctx.pulls, errors[0] * ctx.strength)
+
+
+class QuadraticPenalty(Plugin):
+    """Plugin base: later losses carry `strength / 2 * sum_i k_i (w_i - a_i)^2`.
+
+    A subclass says at the end of a task how stiff each weight's spring is, through `consolidate`, and how springs
+    of several tasks become one, through `_merge`. The loss is a mean over the batch, which fixes the scale of
+    `strength`.
+
+    Args:
+        model: the model that is trained.
+        strength: weight of the penalty, at least 0.
+
+    >>> net = nn.Linear(2, 2)
+    >>> held = QuadraticPenalty(net, strength=10.0)
+    >>> held.consolidate({name: torch.ones_like(p) for name, p in net.named_parameters()})
+    >>> with torch.no_grad():
+    ...     _ = net.bias.add_(1.0)
+    >>> print(f"{held.penalty():.3f}")
+    10.000
+    """
+
+    def __init__(self, model: nn.Module, *, strength: float) -> None:
+        if not strength >= 0:
+            raise ConfigError(f"{type(self).__name__}.strength: got {strength}, expected at least 0")
+        self.model, self.strength = model, strength
+        self._stiffness: dict[str, Tensor] = {}
+        self._anchor: dict[str, Tensor] = {}  # where the sum of all quadratics has its minimum
+
+    def penalty(self) -> Tensor:
+        """The penalty at the model's present weights, a scalar that can be differentiated once.
+
+        It is counted from its own minimum: for EWC the sum of several tasks' quadratics differs by a constant.
+        """
+        if not self._stiffness:
+            return torch.zeros(())
+        weights = [self.model.get_parameter(name) for name in self._stiffness]
+        anchors = [self._anchor[name] for name in self._stiffness]
+        value: Tensor = _Quadratic.apply(self.strength, list(self._stiffness.values()), anchors, *weights)  # type: ignore[no-untyped-call]
+        return value
+
+    def on_loss(self, loss: Tensor, context: LossContext) -> Tensor:
+        """Add the penalty."""
+        return loss + self.penalty() if self._stiffness and self.strength else loss
+
+    @torch.no_grad()
+    def consolidate(self, stiffness: dict[str, Tensor]) -> None:
+        """Add springs of `stiffness`, by parameter name, at the model's present weights."""
+        for name, new in stiffness.items():
+            here = self.model.get_parameter(name).detach()
+            old, anchor = self._stiffness.get(name), self._anchor.get(name)
+            if old is None or anchor is None:
+                self._stiffness[name], self._anchor[name] = new.clone(), here.clone()
+            else:
+                self._stiffness[name], self._anchor[name] = self._merge(old, anchor, new, here)
+
+    def _merge(self, old: Tensor, anchor: Tensor, new: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """Stiffness and anchor of an older and a newer spring together: both stiff, anchored at the latest weights."""
+        return old + new, here.clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Stiffness and anchors."""
+        return {"stiffness": dict(self._stiffness), "anchor": dict(self._anchor)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._stiffness, self._anchor = (
+            {name: value.to(self.model.get_parameter(name)) for name, value in state[kind].items()}
+            for kind in ("stiffness", "anchor")
+        )

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuropil.continual import EWC, MAS, SI, ParameterL2, QuadraticPenalty
+from neuropil.errors import ConfigError
+from tests.continual.springs import gradient, move, quadratic, random_stiffness
+from tests.training.worlds import loss_on, mlp, practise, stream
+
+
+def test_value_and_gradient_are_those_of_the_formula() -> None:
+    model = mlp().double()
+    held = QuadraticPenalty(model, strength=3.0)
+    stiffness, anchor = random_stiffness(model), move(model)
+    held.consolidate(stiffness)
+    move(model)
+    expected = 1.5 * quadratic(model, [(stiffness, anchor)])
+    torch.testing.assert_close(held.penalty(), expected)
+    for a, b in zip(gradient(7 * held.penalty(), model), gradient(7 * expected, model), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradcheck() -> None:
+    model = torch.nn.Linear(3, 2).double()
+    held = QuadraticPenalty(model, strength=0.7)
+    held.consolidate(random_stiffness(model))
+
+    def at(weight: Tensor) -> Tensor:
+        model.weight = torch.nn.Parameter(weight) if not isinstance(weight, torch.nn.Parameter) else weight
+        return held.penalty()
+
+    weight = torch.nn.Parameter(torch.randn(2, 3).double())
+    assert torch.autograd.gradcheck(at, (weight,))
+
+
+def test_stiffness_adds_up_and_the_anchor_moves() -> None:
+    model = mlp().double()
+    held = QuadraticPenalty(model, strength=2.0)
+    kept = []
+    for _ in range(3):
+        kept.append(random_stiffness(model))
+        anchor = move(model)
+        held.consolidate(kept[-1])
+    move(model)
+    together = {name: sum(k[name] for k in kept) for name in anchor}
+    torch.testing.assert_close(held.penalty(), quadratic(model, [(together, anchor)]))
+
+
+def test_without_springs_or_strength_the_loss_passes_as_it_is() -> None:
+    model, loss = mlp(), torch.tensor(2.0)
+    assert QuadraticPenalty(model, strength=1.0).on_loss(loss, None) is loss
+    slack = QuadraticPenalty(model, strength=0.0)
+    slack.consolidate(random_stiffness(model))
+    assert slack.on_loss(loss, None) is loss
+
+
+@pytest.mark.parametrize("kind", [EWC, SI, MAS, ParameterL2])
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_a_bad_strength_is_refused(kind: type[EWC], bad: float) -> None:
+    with pytest.raises(ConfigError, match=f"{kind.__name__}.strength"):
+        kind(mlp(), strength=bad)
+
+
+@pytest.mark.parametrize(("kind", "strength"), [(SI, 30.0), (MAS, 10.0), (ParameterL2, 10.0)])
+def test_it_holds_an_earlier_task(kind: type[SI], strength: float) -> None:
+    first, second = stream(2)
+    forgotten = []
+    for now in (0.0, strength):
+        model = mlp()
+        plugin = kind(model, strength=now)
+        plugin.before_task(first)
+        practise(model, [plugin], first, 8, 0.1)
+        learned = loss_on(model, first)
+        plugin.after_task(first)
+        plugin.before_task(second)
+        practise(model, [plugin], second, 8, 0.03)
+        forgotten.append(loss_on(model, first) - learned)
+    assert 0 < forgotten[1] < 0.6 * forgotten[0]
