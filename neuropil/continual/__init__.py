@@ -11,6 +11,7 @@ from neuropil.continual.ewc import OnlineEWC as OnlineEWC
 from neuropil.continual.feature_distillation import FeatureDistillation as FeatureDistillation
 from neuropil.continual.gem import GEM as GEM
 from neuropil.continual.gpm import GPM as GPM
+from neuropil.continual.growing_head import GrowingHead as GrowingHead
 from neuropil.continual.hebbian_subspace import HebbianSubspace as HebbianSubspace
 from neuropil.continual.hlop import HLOP as HLOP
 from neuropil.continual.lwf import LwF as LwF

@@ -6,6 +6,7 @@ from neuropil.nn.active import ActiveBlock
 from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
+from neuropil.nn.growing import grow_outputs
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
 from neuropil.nn.lif import IF, LIF, LIFState
@@ -30,6 +31,7 @@ from neuropil.nn.readout import (
 )
 from neuropil.nn.recording import Recording, record
 from neuropil.nn.sequential import Sequential
+from neuropil.nn.sharing import shared_copy
 from neuropil.nn.sparse import SparseLinear
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
@@ -83,8 +85,10 @@ __all__ = [
     "TracedLinear",
     "Triangle",
     "WeightedRateReadout",
+    "grow_outputs",
     "latency",
     "record",
+    "shared_copy",
     "synaptic_conv2d",
     "synaptic_linear",
 ]

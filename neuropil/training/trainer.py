@@ -143,14 +143,17 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, task: Task, split: Split = "test") -> float:
-        """Share of a task's samples answered rightly, among the task's classes where it names them."""
+        """Share of a task's samples answered rightly, among the task's classes where it names them.
+
+        A class that the model has no output for, because its head has not grown yet, is never answered.
+        """
         for plugin in self.learner.plugins:
             plugin.before_eval()
         right = total = 0
         with evaluating(self.model), _saying(lambda: f"task {task.name!r}, {split} samples"):
             for batch in batches(getattr(task, split), 500, shuffle=False):
                 batch = self._place(batch)
-                answer = restrict(self.learner.predict(batch.inputs), task.classes).argmax(-1)
+                answer = _choose(self.learner.predict(batch.inputs), task.classes)
                 right += int((answer == batch.targets).sum())
                 total += len(batch.targets)
         return right / total
@@ -284,6 +287,14 @@ class Trainer:
         with Progress(transient=True) as bar:
             line = bar.add_task(stream.name, total=total, completed=self.step)
             yield lambda: bar.advance(line)
+
+
+def _choose(logits: torch.Tensor, classes: tuple[int, ...] | None) -> torch.Tensor:
+    """The answer to each sample, among the classes that are allowed and there; -1 where none is."""
+    there = None if classes is None else tuple(c for c in classes if c < logits.shape[-1])
+    if there == ():
+        return torch.full(logits.shape[:-1], -1, device=logits.device)
+    return restrict(logits, there).argmax(-1)
 
 
 def _stop_if(interrupted: int | None) -> None:

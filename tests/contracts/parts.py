@@ -19,7 +19,7 @@ and a suite runs through every part of its kind, from every test module:
 | optimizer | `factory: parameters -> Optimizer` |
 | plugin | `factory: model -> Plugin` |
 | learner | `(learner, batch)` |
-| edit | `(edit, model)`, `edit: model -> model` |
+| edit | `(edit, model)`, `edit: model -> model`; a third item is an input of the model, left out it is `[8, 12]` |
 | estimator | the estimator; or `(estimator, {check of scikit-learn's: why it does not apply})`; a third item is the `(X, y)` to use where the estimator does not take tables, `[samples, features]`: of scikit-learn's checks those that need no data are left |
 | analysis | `functools.partial(analysis, its inputs)`, called without arguments, gives the frozen result; the suite looks at the inputs |
 | source | `factory: seed -> Stream or Dataset` |
