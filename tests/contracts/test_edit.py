@@ -1,4 +1,4 @@
-"""What every edit keeps: the model that it is given, every tensor that it does not change, and the same bits each time."""
+"""What every edit keeps: the model that it is given, every tensor it does not change, and the same bits each time."""
 
 from __future__ import annotations
 
