@@ -6,6 +6,12 @@ from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
 from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
 from neuropil.continual.buffers import ReservoirBuffer as ReservoirBuffer
 from neuropil.continual.buffers import RingBuffer as RingBuffer
+from neuropil.continual.data_diet import ExampleScores as ExampleScores
+from neuropil.continual.data_diet import ForgettingTracker as ForgettingTracker
+from neuropil.continual.data_diet import el2n_scores as el2n_scores
+from neuropil.continual.data_diet import grand_scores as grand_scores
+from neuropil.continual.data_diet import prune_dataset as prune_dataset
+from neuropil.continual.data_diet import rank_correlation as rank_correlation
 from neuropil.continual.ewc import EWC as EWC
 from neuropil.continual.ewc import OnlineEWC as OnlineEWC
 from neuropil.continual.feature_distillation import FeatureDistillation as FeatureDistillation

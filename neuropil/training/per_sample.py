@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,17 +62,61 @@ def gradient_norms(
 ) -> Tensor:
     """Euclidean norm `[samples]` of the gradient of each sample's own loss, over all parameters.
 
-    Arguments as for `per_sample_gradients`.
+    Arguments as for `per_sample_gradients`. Where all parameters are those of linear layers on `[batch, features]`, no
+    gradient is formed: a layer's gradient is its error times its input, and its norm the product of their norms
+    (Goodfellow, arXiv:1510.01799). That takes samples not to see each other in evaluation mode.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> gradient_norms(net, lambda y, t: (y - t).sum(), torch.tensor([[3.0], [-4.0]]), torch.zeros(2, 1))
     tensor([3., 4.])
     """
-    norms = [
-        torch.stack([g.reshape(len(g), -1).square().sum(1) for g in chunk.values()]).sum(0).sqrt()
-        for chunk in per_sample_gradients(model, loss, inputs, targets, batch_size=batch_size)
-    ]
+    layers = _lone_linear_layers(model)
+    norms = []
+    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        squares = _squares_of_linear_layers(model, layers, loss, x, y) if layers else None
+        if squares is None:
+            (chunk,) = per_sample_gradients(model, loss, x, y, batch_size=len(x))
+            squares = sum((g.reshape(len(g), -1).square().sum(1) for g in chunk.values()), torch.zeros(()))
+        norms.append(squares.sqrt())
     return torch.cat(norms)
+
+
+def _lone_linear_layers(model: nn.Module) -> list[nn.Linear]:
+    """The linear layers, if no other module has a parameter and none is shared; else nothing."""
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    own = [id(p) for layer in layers for p in layer.parameters()]
+    alone = len(own) == len(set(own)) and set(own) == {id(p) for p in model.parameters()}
+    return layers if alone and all(p.requires_grad for p in model.parameters()) else []
+
+
+def _squares_of_linear_layers(
+    model: nn.Module, layers: list[nn.Linear], loss: Loss, inputs: Tensor, targets: Tensor
+) -> Tensor | None:
+    """Squared norms `[batch]`; None where a layer was not called just once, on `[batch, features]`."""
+    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
+
+    def keep(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((cast(nn.Linear, layer), args[0].detach(), output))
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        with evaluating(model), torch.enable_grad():
+            outputs = model(inputs)
+            once = len(calls) == len(layers) == len({id(layer) for layer, *_ in calls})
+            if not once or any(x.shape[:-1] != inputs.shape[:1] for _, x, _ in calls):
+                return None
+            losses = torch.stack(
+                [loss(o, t) for o, t in zip(outputs.split(1), targets.split(1), strict=True)]
+            )
+            errors = torch.autograd.grad(losses.sum(), [y for *_, y in calls])
+    finally:
+        for handle in handles:
+            handle.remove()
+    squares = [
+        error.square().sum(1) * (x.square().sum(1) + (layer.bias is not None))
+        for (layer, x, _), error in zip(calls, errors, strict=True)
+    ]
+    return torch.stack(squares).sum(0)
 
 
 def _one_by_one(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from neuropil.bench.figures import (
     SpikeRaster,
     TaskCurves,
 )
+from neuropil.bench.figures_images import ImageRows
 from neuropil.bench.panels import evenly, mean_matrix, mean_series
 from tests.bench.report_example import LOSS, example
 
@@ -154,3 +155,14 @@ def test_means_skip_what_is_missing():
     assert mean_matrix([[[1.0], [2.0, 4.0]], [[3.0]]]) == [[2.0], [2.0, 4.0]]
     assert mean_series([]) == []
     assert evenly(3, 8) == [0, 1, 2]
+
+
+def test_image_rows_lie_side_by_side_with_a_gap_and_are_named():
+    rows = {"high": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], "low": [[[9, 9], [9, 9]]]}
+    drawn = ImageRows().draw(with_array(example(("hlop",), (0,)), "images", rows), COLOURS)
+    assert [list(line) for line in drawn.data[0].z] == [
+        [1, 2, None, 5, 6, None], [3, 4, None, 7, 8, None], [None] * 6,
+        [9, 9, None, None, None, None], [9, 9, None, None, None, None], [None] * 6,
+    ]  # fmt: skip
+    assert list(drawn.layout.yaxis.ticktext) == ["high", "low"]
+    assert not ImageRows().draw(example(("hlop",), (0,)), COLOURS).data

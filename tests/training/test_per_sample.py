@@ -49,3 +49,37 @@ def test_frozen_parameters_have_none_and_their_sum_is_the_batchs_gradient() -> N
     functional.cross_entropy(model(x), y, reduction="sum").backward()
     for name, gradients in chunk.items():
         torch.testing.assert_close(gradients.sum(0), model.get_parameter(name).grad)
+
+
+class Twice(nn.Module):
+    """One linear layer, used on every token and again: its gradient is a sum of several errors times inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.layer(torch.tanh(self.layer(x.view(-1, 2, 6)))).mean(1)
+
+
+class TwoUsesOneCall(nn.Module):
+    """Two layers of which one is called twice and the other not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(FEATURES, FEATURES), nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.one(torch.tanh(self.one(x)))
+
+
+@pytest.mark.parametrize("make", [Twice, TwoUsesOneCall, lambda: nn.Linear(FEATURES, CLASSES, bias=False)])
+def test_norms_are_those_of_the_gradients_where_the_short_cut_does_not_hold(make) -> None:
+    model, (x, y) = make(), data()
+    gradients = per_sample_gradients(model, functional.cross_entropy, x, y % 4)
+    expected = [
+        sum(g[i].square().sum() for g in chunk.values()) ** 0.5 for chunk in gradients for i in range(9)
+    ]
+    found = gradient_norms(model, functional.cross_entropy, x, y % 4, batch_size=4)
+    torch.testing.assert_close(found, torch.stack(expected))
+    assert not any(module._forward_hooks for module in model.modules())
