@@ -190,14 +190,15 @@ def prune_dataset(
 
 
 class ForgettingTracker(Plugin):
-    """Counts how often each training sample is forgotten: answered rightly at one look, wrongly at the next.
+    """Counts how often each sample is forgotten: answered rightly at one look, wrongly at the next.
 
-    It looks at all samples when a pass over them begins and when the task ends, which costs one forward pass each. In
-    a loop of your own call `look()` as often, or hand in what you know anyway with `note(index, correct)`.
+    It looks at all samples when a pass over the training data begins and when a task ends, which costs one forward pass
+    each. In a loop of your own call `look()` as often, or hand in what you know anyway with `note(index, correct)`.
 
     Args:
         model: the model that is trained, `inputs -> logits`.
-        samples: what is watched; `None` takes each task's training samples, and begins anew with every task.
+        samples: what is watched, as a rule the training samples.
+        classes: answers allowed, where the task is known.
         batch_size: samples answered at once.
 
     >>> net = nn.Linear(2, 2)
@@ -208,22 +209,20 @@ class ForgettingTracker(Plugin):
     (tensor([1, 0, 0]), tensor([ True,  True, False]))
     """
 
-    def __init__(self, model: nn.Module, samples: Samples | None = None, *, batch_size: int = 500) -> None:
-        self.model, self.batch_size = model, batch_size
-        self._fixed = samples is not None
-        self._samples = samples
-        self._classes: tuple[int, ...] | None = None
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: Samples,
+        *,
+        classes: tuple[int, ...] | None = None,
+        batch_size: int = 500,
+    ) -> None:
+        self.model, self.samples, self.classes = model, _ordered(samples), classes
+        self.batch_size = batch_size
         self.looks = 0
         self.forgotten = torch.zeros(0, dtype=torch.long)  # [samples], times forgotten
         self.learned = torch.zeros(0, dtype=torch.bool)  # [samples], right at some look
         self._right = torch.zeros(0, dtype=torch.bool)  # [samples], at the last look
-
-    def before_task(self, task: Task) -> None:
-        """Watch the new task's samples, where none were named."""
-        if not self._fixed:
-            self._samples, self._classes = task.train, task.classes
-            self.looks = 0
-            self._resize(0)
 
     def before_epoch(self, epoch: int) -> None:
         """Look before each pass over the samples."""
@@ -236,15 +235,10 @@ class ForgettingTracker(Plugin):
     @torch.no_grad()
     def look(self) -> None:
         """Answer every watched sample once."""
-        if self._samples is None:
-            raise ConfigError(
-                "ForgettingTracker: it has no samples; give it some, or call before_task(task) first"
-            )
         right = []
         with evaluating(unwrapped(self.model)):
-            for batch in batches(_ordered(self._samples), self.batch_size, shuffle=False):
-                device = next((p.device for p in self.model.parameters()), batch.inputs.device)
-                answer = restrict(self.model(batch.inputs.to(device)), self._classes).argmax(-1)
+            for batch in batches(self.samples, self.batch_size, shuffle=False):
+                answer = restrict(self.model(_placed(batch.inputs, self.model)), self.classes).argmax(-1)
                 right.append(answer.cpu() == batch.targets)
         self.note(torch.arange(sum(map(len, right))), torch.cat(right))
         self.looks += 1
@@ -321,9 +315,9 @@ def _scores(
     for batch in batches(_ordered(samples), batch_size, shuffle=False):
         rows = []
         for model in models:
-            device = next((p.device for p in model.parameters()), batch.inputs.device)
+            inputs = _placed(batch.inputs, model)
             with evaluating(model):
-                found = score(model, batch.inputs.to(device), batch.targets.to(device)).detach().cpu()
+                found = score(model, inputs, batch.targets.to(inputs.device)).detach().cpu()
             if not bool(found.isfinite().all()):
                 raise NonFiniteError(f"{measure}: a model's answer or gradient is NaN or infinite")
             rows.append(found)
@@ -339,3 +333,11 @@ def _ordered(samples: Samples) -> Samples:
             "a score belongs to a position: give the data set itself, or a DataLoader with shuffle=False"
         )
     return samples
+
+
+def _placed(x: Tensor, model: nn.Module) -> Tensor:
+    """Inputs where the model is, in its precision."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return x
+    return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)

@@ -46,7 +46,7 @@ def grand() -> partial[Any]:
 
 
 def tracker() -> Any:
-    return lambda model: ForgettingTracker(model)
+    return lambda model: ForgettingTracker(model, samples())
 
 
 def pruned() -> Any:
@@ -199,9 +199,9 @@ def test_the_tracker_sees_what_the_model_answers() -> None:
 
 def test_in_the_trainer_it_looks_before_each_pass_and_at_the_end() -> None:
     model = mlp()
-    tracker = ForgettingTracker(model)
+    tracker = ForgettingTracker(model, stream(2)[1].train)
     Trainer(model, sgd(model), plugins=[tracker], epochs=4, progress=False).fit(stream(2))
-    assert tracker.looks == 5 and len(tracker.forgotten) == len(stream(2)[1].train)
+    assert tracker.looks == 10 and len(tracker.forgotten) == len(stream(2)[1].train)
     assert bool(tracker.learned.any())
 
 
@@ -217,8 +217,8 @@ def test_in_the_trainer_it_looks_before_each_pass_and_at_the_end() -> None:
         (lambda: prune_dataset(samples(), torch.zeros(30), 0.0), ConfigError, "keep=0"),
         (lambda: prune_dataset(samples(), torch.zeros(30), 0.8, offset=0.3), ConfigError, "offset=0.3"),
         (lambda: prune_dataset(samples(), torch.full((30,), float("nan")), 0.8), NonFiniteError, "30 scores"),
-        (lambda: ForgettingTracker(mlp()).look(), ConfigError, "no samples"),
-        (lambda: ForgettingTracker(mlp()).note(torch.arange(3), torch.ones(2).bool()), ShapeError, "note"),
+        (lambda: ForgettingTracker(mlp(), DataLoader(samples(), shuffle=True)), ConfigError, "shuffle=False"),
+        (lambda: ForgettingTracker(mlp(), samples()).note(torch.arange(3), torch.ones(2).bool()), ShapeError, "note"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_line(call: Any, error: type[Exception], words: str) -> None:
