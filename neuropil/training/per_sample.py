@@ -119,6 +119,19 @@ def _squares_of_linear_layers(
     return torch.stack(squares).sum(0)
 
 
+def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Each sample's own loss `[batch]`."""
+
+    def one(output: Tensor, target: Tensor) -> Tensor:
+        return loss(output[None], target[None])
+
+    try:
+        found: Tensor = vmap(one)(outputs, targets)
+    except RuntimeError:  # a loss that looks at values
+        found = torch.stack([loss(o, t) for o, t in zip(outputs.split(1), targets.split(1), strict=True)])
+    return found
+
+
 def _one_by_one(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     rows: list[tuple[Tensor, ...]] = []
