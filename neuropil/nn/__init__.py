@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from neuropil.nn.active import ActiveBlock
 from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
+from neuropil.nn.axonal_delay import AxonalDelay, AxonalDelayState
 from neuropil.nn.dsr import DSR, DSRState
+from neuropil.nn.elementwise import Heaviside, Scale
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.growing import grow_outputs
+from neuropil.nn.graph import Graph, GraphState
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
 from neuropil.nn.lif import IF, LIF, LIFState
@@ -37,6 +40,7 @@ from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
 from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
 from neuropil.nn.synaptic import SynapticLIF, SynapticState
+from neuropil.nn.synaptic_integrator import SynapticIntegrator
 from neuropil.nn.traced import TracedConv2d, TracedLinear, TraceState
 
 __all__ = [
@@ -47,12 +51,17 @@ __all__ = [
     "AdaptiveLIF",
     "AdaptiveState",
     "ArcTan",
+    "AxonalDelay",
+    "AxonalDelayState",
     "CountCrossEntropy",
     "CountReadout",
     "DSRState",
     "FastSigmoid",
     "FeedbackConv2d",
     "FeedbackLinear",
+    "Graph",
+    "GraphState",
+    "Heaviside",
     "IntegratorState",
     "Izhikevich",
     "IzhikevichState",
@@ -69,6 +78,7 @@ __all__ = [
     "RateReadout",
     "Readout",
     "Recording",
+    "Scale",
     "Sequential",
     "Sigmoid",
     "SignSymmetricConv2d",
@@ -78,6 +88,7 @@ __all__ = [
     "StepCrossEntropy",
     "StraightThrough",
     "Surrogate",
+    "SynapticIntegrator",
     "SynapticLIF",
     "SynapticState",
     "TraceState",
