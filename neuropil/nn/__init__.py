@@ -8,8 +8,8 @@ from neuropil.nn.axonal_delay import AxonalDelay, AxonalDelayState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.elementwise import Heaviside, Scale
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
-from neuropil.nn.growing import grow_outputs
 from neuropil.nn.graph import Graph, GraphState
+from neuropil.nn.growing import grow_outputs
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
 from neuropil.nn.lif import IF, LIF, LIFState
