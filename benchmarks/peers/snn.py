@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 
-def _step(inputs, layer, static):
+def _step(inputs, layer, static, once=False):
     x, targets = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["targets"])
     first, second = (torch.nn.Linear(*inputs[name].shape[::-1], bias=False) for name in ("first", "second"))
     with torch.no_grad():
@@ -19,8 +19,12 @@ def _step(inputs, layer, static):
 
     def run():
         optimizer.zero_grad(set_to_none=True)
-        sequence = x.unsqueeze(0).repeat(steps, 1, 1) if static else x
-        hidden = layer(first(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2]))
+        if once:
+            current = first(x).expand(steps, *x.shape[:1], -1)
+        else:
+            sequence = x.unsqueeze(0).repeat(steps, 1, 1) if static else x
+            current = first(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
+        hidden = layer(current)
         answer = second(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]).mean(0)
         loss = functional.cross_entropy(answer, targets)
         loss.backward()
@@ -60,3 +64,12 @@ def norse_static(inputs):
 
 def sinabs_static(inputs):
     return _step(inputs, lif.sinabs_layer(), True)
+
+
+def plain(inputs):
+    return _step(inputs, lif.plain_layer(), False)
+
+
+def plain_static(inputs):
+    """The held input is multiplied once, which peers' layers leave to whoever knows that it is held."""
+    return _step(inputs, lif.plain_layer(), True, once=True)

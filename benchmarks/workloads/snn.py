@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.workload import Arrays, Contender, Make, Row, Run, Workload, close
-from benchmarks.workloads.lif import LIBRARIES, naive_layer
+from benchmarks.workloads.lif import LIBRARIES, RIVALS, naive_layer
 from neuropil.nn import LIF, RateReadout, Sequential
 from neuropil.nn.surrogate import ArcTan
 
@@ -93,10 +93,10 @@ def folded(layer: Callable[[Tensor], Tensor], *, held: bool = False, once: bool 
 
 def check(outputs: Mapping[str, Arrays]) -> list[str]:
     """Loss and gradient of the first step, of those with the same equations and surrogate."""
-    alike = ("neuropil", "plain torch", "plain torch, product once", "spikingjelly")
+    alike = ("neuropil", "plain torch", "equations, product once", "spikingjelly")
     return [
-        *close(outputs, "plain torch", "loss", among=alike, tolerance=1e-3),
-        *close(outputs, "plain torch", "gradient", among=alike, tolerance=1e-3, outliers=1e-2),
+        *close(outputs, "equations", "loss", among=alike, tolerance=1e-3),
+        *close(outputs, "equations", "gradient", among=alike, tolerance=1e-3, outliers=1e-2),
     ]
 
 
@@ -105,11 +105,12 @@ def contenders(static: bool) -> list[Contender]:
     suffix = "_static" if static else ""
     found = [
         Contender("neuropil", ours(static)),
-        Contender("plain torch", folded(naive_layer, held=static)),
+        Contender("equations", folded(naive_layer, held=static)),
+        Contender("plain torch", f"snn.py:plain{suffix}", "peers"),
         *(Contender(name, f"snn.py:{name}{suffix}", "peers") for name in LIBRARIES),
     ]
     if static:
-        return [*found, Contender("plain torch, product once", folded(naive_layer, once=True))]
+        return [*found, Contender("equations, product once", folded(naive_layer, once=True))]
     return [*found, Contender("ReLU network", folded(torch.relu))]
 
 
@@ -119,7 +120,7 @@ WORKLOADS = [
         f"784-800-10, T={STEPS}, B={BATCH}, input that changes: a training step",
         inputs(static=False),
         contenders(static=False),
-        [Row("snn_step", LIBRARIES, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
+        [Row("snn_step", RIVALS, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
         check,
         calls=3,
     ),
@@ -128,7 +129,7 @@ WORKLOADS = [
         f"784-800-10, T={STEPS}, B={BATCH}, an image held, which peers multiply at every step: a training step",
         inputs(static=True),
         contenders(static=True),
-        [Row("snn_static", LIBRARIES, 2.6, 3.5)],
+        [Row("snn_static", RIVALS, 2.6, 3.5)],
         check,
         calls=3,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,30 +64,50 @@ def spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
 
 
 def _spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
+    events = events_of(spikes)
+    if events.active > spikes.numel() * (_DENSE_FROM_ALONE if len(spikes) == 1 else _DENSE_FROM):
+        return spikes @ weight
+    return add_events(events, weight)
+
+
+class Events(NamedTuple):
+    """Active neurons of `spikes [samples, neurons]`, chunk by chunk of neurons (see `find_events`)."""
+
+    active: int
+    ends: Any
+    neurons: Any
+    spikes: Any
+
+
+def events_of(spikes: Tensor) -> Events:
+    """Find the entries of `spikes` that are not zero."""
     samples, count = spikes.shape
-    events = array(spikes)
+    values = array(spikes)
     chunks = -(-count // CHUNK)
     ends = np.empty((chunks, samples), np.int64)
     neurons = np.empty((chunks, samples * min(count, CHUNK)), np.int32)
-    run_over(find_events, count, spikes.numel(), events, ends, neurons, grain=CHUNK)
-    active = int(ends[:, -1].sum())
-    if active > spikes.numel() * (_DENSE_FROM_ALONE if samples == 1 else _DENSE_FROM):
-        return spikes @ weight
-    outputs = weight.shape[1]
+    run_over(find_events, count, spikes.numel(), values, ends, neurons, grain=CHUNK)
+    return Events(int(ends[:, -1].sum()), ends, neurons, values)
+
+
+def add_events(events: Events, weight: Tensor) -> Tensor:
+    """Sums `[samples, outputs]` of rows of a contiguous `weight [neurons, outputs]`, times what spikes are worth."""
+    samples, outputs = len(events.spikes), weight.shape[1]
     out = weight.new_empty(samples, outputs)
     share = -(-outputs // torch.get_num_threads() // 64) * 64
     run_over(
         add_rows,
         outputs,
-        (active + samples)
+        (events.active + samples)
         * outputs
         // 4,  # an addition takes a fraction of what a thread's start is weighed by
-        ends,
-        neurons,
-        events,
+        events.ends,
+        events.neurons,
+        events.spikes,
         array(weight),
         out.numpy(),
         _PARTS,
+        _PARTS[:1],
         grain=max(64, min(_COLUMNS, share)),
     )
     return out

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuropil.kernels.compiled import kernel
+from neuropil.kernels.compiled import kernel, kernel_part
 from neuropil.kernels.vector import load, lowest_bit, scaled_add, store, zeros
 
 Array = Any  # numpy arrays, as Numba sees them
@@ -39,6 +39,29 @@ def find_events(start: int, stop: int, spikes: Array, ends: Array, neurons: Arra
             ends[chunk, sample] = found
 
 
+@kernel_part
+def add_columns(
+    at: int,
+    begin: int,
+    end: int,
+    first: bool,
+    sample: int,
+    neurons: Array,
+    spikes: Array,
+    source: Array,
+    target: Array,
+    columns: int,
+    parts: tuple[int, ...],
+) -> None:
+    """One vector of a sample's sums, whose first column is `at`: set if `first`, and events added."""
+    to = sample * columns + at
+    sums = zeros(target, parts) if first else load(target, to, parts)
+    for k in range(np.uintp(begin), np.uintp(end)):
+        n = np.intp(neurons[k])
+        sums = scaled_add(spikes[sample, n], load(source, n * columns + at, parts), sums)
+    store(target, to, sums)
+
+
 @kernel
 def add_rows(
     start: int,
@@ -49,26 +72,29 @@ def add_rows(
     weight: Array,
     out: Array,
     parts: tuple[int, ...],
+    part: tuple[int],
 ) -> None:
-    """Columns `start` to `stop` of `out[sample] = sum of spikes[sample, n] * weight[n]` over active neurons n."""
-    width, columns = len(parts) * 64 // weight.itemsize, weight.shape[1]
-    even = start + (stop - start) // width * width
+    """Columns `start` to `stop` of `out[sample] = sum of spikes[sample, n] * weight[n]` over active neurons n.
+
+    As many columns at a time as `parts` hold, then as `part` holds, then one by one.
+    """
+    single, columns = 64 // weight.itemsize, weight.shape[1]
+    width = len(parts) * single
+    wide = start + (stop - start) // width * width
+    even = start + (stop - start) // single * single
     source, target = weight.reshape(-1), out.reshape(-1)
     for chunk in range(len(ends)):
-        end = 0
+        end, who, first = 0, neurons[chunk], chunk == 0
         for sample in range(len(out)):
             begin, end = end, ends[chunk, sample]
-            if chunk > 0 and begin == end:
+            if begin == end and not first:
                 continue
-            for at in range(start, even, width):
-                to = sample * columns + at
-                sums = zeros(target, parts) if chunk == 0 else load(target, to, parts)
-                for k in range(np.uintp(begin), np.uintp(end)):
-                    n = np.intp(neurons[chunk, k])
-                    sums = scaled_add(spikes[sample, n], load(source, n * columns + at, parts), sums)
-                store(target, to, sums)
+            for at in range(start, wide, width):
+                add_columns(at, begin, end, first, sample, who, spikes, source, target, columns, parts)
+            for at in range(wide, even, single):
+                add_columns(at, begin, end, first, sample, who, spikes, source, target, columns, part)
             for at in range(even, stop):
-                total = out[sample, at] if chunk > 0 else weight.dtype.type(0)
+                total = weight.dtype.type(0) if first else out[sample, at]
                 for k in range(begin, end):
-                    total += spikes[sample, neurons[chunk, k]] * weight[neurons[chunk, k], at]
+                    total += spikes[sample, who[k]] * weight[who[k], at]
                 out[sample, at] = total

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from neuropil.errors import ConfigError, ShapeError, StateError
+from neuropil.kernels.spike_linear import spike_linear
 from neuropil.nn.finite import check_finite
 from neuropil.nn.readout import Readout
 from neuropil.nn.stateful import Stateful
@@ -146,12 +147,17 @@ def _hold(x: Tensor, time_steps: int) -> Tensor:
 
 def _live(layer: Stateful, signal: _Signal, state: Any, time_steps: int) -> tuple[Tensor, Any]:
     """Run a layer that lives in time."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    if signal.phase == "still" and not hooked:
+    if signal.phase == "still" and not _is_hooked(layer):
         return cast(tuple[Tensor, Any], layer.forward_static(signal.x, time_steps, state))
     # hooks are given what the contract promises, a sequence
     x = _hold(signal.x, time_steps) if signal.phase == "still" else signal.x
     return cast(tuple[Tensor, Any], layer(x, state))
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether someone waits for the layer to be called."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks)
 
 
 def _apply(name: str, layer: nn.Module, signal: _Signal) -> Tensor:
@@ -163,7 +169,10 @@ def _apply(name: str, layer: nn.Module, signal: _Signal) -> Tensor:
     time, batch = x.shape[:2]
     folded = x.flatten(0, 1)
     _check_input(name, layer, folded, x.shape)
-    y: Tensor = layer(folded)
+    if type(layer) is nn.Linear and not _is_hooked(layer):
+        y = spike_linear(folded, layer.weight, layer.bias)
+    else:
+        y = layer(folded)
     return y.reshape(time, batch, *y.shape[1:])
 
 
