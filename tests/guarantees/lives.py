@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from neuropil.continual import EWC, GPM, HLOP, OnlineEWC, Rehearsal, Replay
+from neuropil.continual import AGEM, EWC, GPM, HLOP, SI, LwF, OnlineEWC, Rehearsal, Replay, ReservoirBuffer
 from neuropil.data import Stream, Task
 from neuropil.nn import DSR, LIF, RateReadout, Sequential, TracedLinear, WeightedRateReadout
 from neuropil.training import OTTT, Backprop, Learner, Plugin, Trainer
@@ -108,6 +108,12 @@ FAMILIES = {
     "GPM": Family(plain, lambda m, g: [GPM(m, energy=0.9, samples=32, generator=g)]),
     "EWC": Family(dropout, lambda m, g: [EWC(m, strength=5.0, samples=16, generator=g)]),
     "online EWC": Family(plain, lambda m, g: [OnlineEWC(m, strength=5.0, samples=16, generator=g)]),
+    "SI": Family(plain, lambda m, g: [SI(m, strength=5.0)]),
+    "LwF": Family(dropout, lambda m, g: [LwF(m, strength=0.5)]),
+    "A-GEM": Family(plain, lambda m, g: [AGEM(m, per_task=9, batch_size=7, generator=g)]),
+    "online reservoir": Family(
+        plain, lambda m, g: [Replay(buffer=ReservoirBuffer(20, generator=g), online=True, batch_size=5)]
+    ),
     "replay": Family(dropout, lambda m, g: [Replay(3, generator=g)]),
     "replay with torch's own state": Family(convolutional, lambda m, g: [Replay(3)]),
 }
