@@ -25,6 +25,7 @@ from neuropil.continual.mas import MAS as MAS
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
 from neuropil.continual.quadratic import QuadraticPenalty as QuadraticPenalty
+from neuropil.continual.rehearsal_free import MaskedSoftmax as MaskedSoftmax
 from neuropil.continual.replay import Rehearsal as Rehearsal
 from neuropil.continual.replay import Replay as Replay
 from neuropil.continual.si import SI as SI

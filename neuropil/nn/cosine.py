@@ -40,7 +40,9 @@ class CosineLinear(nn.Module):
     ) -> None:
         super().__init__()
         if min(in_features, out_features) < 1:
-            raise ConfigError(f"CosineLinear: {in_features} inputs and {out_features} outputs, expected at least 1")
+            raise ConfigError(
+                f"CosineLinear: {in_features} inputs and {out_features} outputs, expected at least 1"
+            )
         if not scale > 0:
             raise ConfigError(f"CosineLinear.scale: got {scale}, expected more than 0")
         # No nn.Linear: its weight gradient is no outer product of error and input, as rules on synapses expect.
@@ -53,4 +55,6 @@ class CosineLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Outputs between `-scale` and `scale`; 0 for an input of zeros."""
-        return self.scale * functional.linear(functional.normalize(x, dim=-1), functional.normalize(self.weight, dim=-1))
+        return self.scale * functional.linear(
+            functional.normalize(x, dim=-1), functional.normalize(self.weight, dim=-1)
+        )

@@ -16,6 +16,7 @@ from neuropil.bench.figures import (
     TaskCurves,
 )
 from neuropil.bench.figures_images import ImageRows
+from neuropil.bench.figures_trade import Matrices, TradeOff, frontier
 from neuropil.bench.panels import evenly, mean_matrix, mean_series
 from tests.bench.report_example import LOSS, example
 
@@ -29,6 +30,8 @@ ALL = (
     Spectra(),
     CostBars(),
     MetricStrip("acc"),
+    TradeOff("acc", ("seconds", "parameters")),
+    Matrices("accuracy_matrix", "Matrix", "A matrix.", "column", "row"),
 )
 named = pytest.mark.parametrize("figure", ALL, ids=lambda figure: type(figure).__name__)
 
@@ -166,3 +169,17 @@ def test_image_rows_lie_side_by_side_with_a_gap_and_are_named():
     ]  # fmt: skip
     assert list(drawn.layout.yaxis.ticktext) == ["high", "low"]
     assert not ImageRows().draw(example(("hlop",), (0,)), COLOURS).data
+
+
+def test_the_frontier_joins_what_no_other_beats_in_both():
+    points = {"a": (1.0, 0.5), "b": (2.0, 0.4), "c": (3.0, 0.9), "d": (3.0, 0.8), "e": (9.0, 0.9)}
+    assert frontier(points) == ["a", "c"]
+
+
+def test_trade_off_has_a_point_an_arm_and_leaves_out_costs_that_are_not_there():
+    run = example(("hlop", "joint"), (0, 1))
+    drawn = TradeOff("acc", ("nothing", "seconds")).draw(run, COLOURS)
+    assert drawn.layout.meta["panels"] == 1
+    assert [trace.text[0] for trace in drawn.data[1:]] == ["hlop", "joint"]
+    values = [t.metrics["acc"] for t in run.trials if t.arm == "hlop"]
+    assert drawn.data[1].y[0] == pytest.approx(sum(values) / 2)

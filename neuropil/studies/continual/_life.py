@@ -41,7 +41,10 @@ def live(
         "parameters": float(sum(p.numel() for p in learner.model.parameters())),
     }
     return Outcome(
-        metrics_of(history), cost, {"loss": thin(history.losses)}, {"accuracy_matrix": history.accuracy_matrix}
+        metrics_of(history),
+        cost,
+        {"loss": thin(history.losses)},
+        {"accuracy_matrix": history.accuracy_matrix},
     )
 
 
@@ -66,9 +69,7 @@ def live_together(
 
 def remembered(learner: Learner) -> int:
     """Numbers that plugins keep beside the model: springs, bases, samples, remembered networks."""
-    return sum(
-        t.numel() for p in learner.plugins for t in tensors(p.state_dict()) if t.is_floating_point()
-    )
+    return sum(t.numel() for p in learner.plugins for t in tensors(p.state_dict()) if t.is_floating_point())
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -80,7 +81,9 @@ def tensors(tree: Any) -> list[Tensor]:
     return [t for value in tree for t in tensors(value)] if isinstance(tree, list | tuple) else []
 
 
-def step_overhead(learner: Learner, stream: Stream, plain: Make, *, batch_size: int, rounds: int = 15) -> float:
+def step_overhead(
+    learner: Learner, stream: Stream, plain: Make, *, batch_size: int, rounds: int = 15
+) -> float:
     """Time of a training step in the last task over that of the same model without the mechanism.
 
     Measured on copies, so that the network itself learns nothing from it.
