@@ -6,6 +6,7 @@ from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
 from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
 from neuropil.continual.buffers import ReservoirBuffer as ReservoirBuffer
 from neuropil.continual.buffers import RingBuffer as RingBuffer
+from neuropil.continual.classp import CLASSP as CLASSP
 from neuropil.continual.data_diet import ExampleScores as ExampleScores
 from neuropil.continual.data_diet import ForgettingTracker as ForgettingTracker
 from neuropil.continual.data_diet import el2n_scores as el2n_scores
