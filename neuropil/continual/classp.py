@@ -138,7 +138,9 @@ class CLASSP(Optimizer):
         weights = [p for p in group["params"] if p.grad is not None]
         gradients: list[Tensor] = [p.grad for p in weights]
         if any(g.is_sparse or g.layout is not torch.strided for g in gradients):
-            raise IncompatibleError("CLASSP: a sparse gradient, expected dense ones; use sparse=False in nn.Embedding")
+            raise IncompatibleError(
+                "CLASSP: a sparse gradient, expected dense ones; use sparse=False in nn.Embedding"
+            )
         if group["rule"] == "tensor":
             chosen = [i for i, g in enumerate(gradients) if float(bool(g.any())) > group["threshold"]]
             weights, gradients = [weights[i] for i in chosen], [gradients[i] for i in chosen]
@@ -206,7 +208,7 @@ def _quantile(gradients: list[Tensor], share: float) -> float:
 
 def _check(group: dict[str, Any]) -> None:
     """Raise ConfigError in one line for a setting out of range."""
-    ranges = (
+    ranges: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         ("lr", "at least 0", lambda v: v >= 0),
         ("threshold", "at least 0", lambda v: v >= 0),
         ("quantile", "a share in [0, 1)", lambda v: v is None or 0 <= v < 1),

@@ -24,14 +24,19 @@ class _Quadratic(torch.autograd.Function):
     ) -> Tensor:
         moved = torch._foreach_sub(weights, anchors)
         pulls = torch._foreach_mul(moved, stiffness)
-        ctx.strength, ctx.pulls = strength, pulls
+        ctx.strength, ctx.stiffness, ctx.anchors, ctx.pulls = strength, stiffness, anchors, pulls
+        ctx.save_for_backward(*weights)
         energies = [torch.dot(m.flatten(), p.flatten()) for m, p in zip(moved, pulls, strict=True)]
         return 0.5 * strength * torch.stack(energies).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *errors: Tensor) -> Any:
-        return None, None, None, *torch._foreach_mul(ctx.pulls, errors[0] * ctx.strength)
+        pulls, ctx.pulls = ctx.pulls, None  # given away: scaled, and added to other gradients, in place
+        if pulls is None:  # asked once more
+            pulls = torch._foreach_mul(torch._foreach_sub(ctx.saved_tensors, ctx.anchors), ctx.stiffness)
+        torch._foreach_mul_(pulls, errors[0] * ctx.strength)
+        return None, None, None, *pulls
 
 
 class QuadraticPenalty(Plugin):

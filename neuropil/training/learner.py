@@ -38,8 +38,14 @@ class Learner:
         raise TypeError(f"{type(self).__name__} must define predict(x)")
 
     def start_task(self) -> None:
-        """A new task begins; what the last one left in the optimizer goes."""
-        if self.optimizer is not None:
+        """A new task begins; what the last one left in the optimizer goes.
+
+        An optimizer that has a `start_task()` of its own decides by itself what stays.
+        """
+        start = getattr(self.optimizer, "start_task", None)
+        if start is not None:
+            start()
+        elif self.optimizer is not None:
             self.optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:

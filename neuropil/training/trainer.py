@@ -37,7 +37,7 @@ class Trainer:
 
     Args:
         model: any `nn.Module` with `inputs -> logits [batch, classes]`.
-        optimizer: its state is cleared when a task begins.
+        optimizer: its state is cleared when a task begins, unless it has a `start_task()` that says otherwise.
         plugins: what else acts on the loop, in this order.
         loss: `(output, target) -> scalar`, cross-entropy by default.
         learner: how updates are made, instead of backpropagation of `loss`; brings its own model, optimizer and

@@ -77,6 +77,19 @@ def test_several_tasks_are_the_sum_of_their_quadratics_up_to_a_constant() -> Non
     assert constants == pytest.approx([constants[0]] * 3)
 
 
+def test_its_gradient_can_be_asked_for_again() -> None:
+    model = mlp().double()
+    plugin = EWC(model, strength=2.0)
+    plugin.consolidate(random_fisher(model))
+    move(model)
+    value = plugin.penalty()
+    weights = list(model.parameters())
+    first = torch.autograd.grad(value, weights, retain_graph=True)
+    second = torch.autograd.grad(3 * value, weights)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(3 * a, b)
+
+
 def test_springs_that_no_task_needs_stay_slack() -> None:
     model = mlp()
     plugin = EWC(model, strength=1.0)
