@@ -80,7 +80,8 @@ class SpikingReLU(nn.Module):
         steps = x.unflatten(0, (self.time_steps, -1))
         scale = self.cells.threshold.detach().to(x.dtype)
         spikes, _ = self.cells(steps, LIFState((scale / 2).expand(steps.shape[1:]).contiguous()))
-        return (scale * spikes).flatten(0, 1)
+        given: Tensor = (scale * spikes).flatten(0, 1)
+        return given
 
     def extra_repr(self) -> str:
         """Scale and steps, for `repr`."""
@@ -108,7 +109,8 @@ class RateCoded(nn.Module):
     def unroll(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "time batch ..."]:
         """What the model answers at every step."""
         y: Tensor = self.model(x.expand(self.steps, *x.shape).flatten(0, 1))
-        return y.unflatten(0, (self.steps, -1))
+        steps: Tensor = y.unflatten(0, (self.steps, -1))
+        return steps
 
     def for_steps(self, time_steps: int) -> RateCoded:
         """The same network, its tensors shared, for another number of steps."""
