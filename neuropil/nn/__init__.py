@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuropil.nn.active import ActiveBlock
 from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
 from neuropil.nn.axonal_delay import AxonalDelay, AxonalDelayState
+from neuropil.nn.batch_first import BatchFirst
 from neuropil.nn.cosine import CosineLinear
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.elementwise import Heaviside, Scale
@@ -54,6 +55,7 @@ __all__ = [
     "ArcTan",
     "AxonalDelay",
     "AxonalDelayState",
+    "BatchFirst",
     "CosineLinear",
     "CountCrossEntropy",
     "CountReadout",
