@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from neuropil.nn.active import ActiveBlock
+from neuropil.nn.active_dendrite import ActiveDendrite, ActiveDendriteState
 from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
+from neuropil.nn.adex import AdEx, AdExState
 from neuropil.nn.axonal_delay import AxonalDelay, AxonalDelayState
 from neuropil.nn.batch_first import BatchFirst
+from neuropil.nn.cell import Cell, SpikingCell
+from neuropil.nn.conductance import ConductanceLIF, ConductanceState
 from neuropil.nn.cosine import CosineLinear
+from neuropil.nn.dale import Dale
+from neuropil.nn.delay import DelayLinear, DelayState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.elementwise import Heaviside, Scale
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.graph import Graph, GraphState
 from neuropil.nn.growing import grow_outputs
+from neuropil.nn.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
 from neuropil.nn.lif import IF, LIF, LIFState
@@ -24,6 +31,16 @@ from neuropil.nn.loss import (
     StepCrossEntropy,
     latency,
 )
+from neuropil.nn.population import Population, gamma_spread
+from neuropil.nn.postsynaptic import (
+    AlphaState,
+    AlphaSynapse,
+    DoubleExponentialState,
+    DoubleExponentialSynapse,
+    ExponentialState,
+    ExponentialSynapse,
+)
+from neuropil.nn.quadratic import QIF, QIFState
 from neuropil.nn.readout import (
     CountReadout,
     LastMembrane,
@@ -35,6 +52,9 @@ from neuropil.nn.readout import (
     WeightedRateReadout,
 )
 from neuropil.nn.recording import Recording, record
+from neuropil.nn.recurrent import Recurrent, RecurrentState
+from neuropil.nn.refractory import Refractory, RefractoryState
+from neuropil.nn.resonator import ResonateAndFire, ResonateAndFireState
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.sharing import shared_copy
 from neuropil.nn.sparse import SparseLinear
@@ -44,28 +64,48 @@ from neuropil.nn.synapse import synaptic_conv2d, synaptic_linear
 from neuropil.nn.synaptic import SynapticLIF, SynapticState
 from neuropil.nn.synaptic_integrator import SynapticIntegrator
 from neuropil.nn.traced import TracedConv2d, TracedLinear, TraceState
+from neuropil.nn.two_compartment import TwoCompartment, TwoCompartmentState
 
 __all__ = [
     "DSR",
     "IF",
     "LIF",
+    "QIF",
     "ActiveBlock",
+    "ActiveDendrite",
+    "ActiveDendriteState",
+    "AdEx",
+    "AdExState",
     "AdaptiveLIF",
     "AdaptiveState",
+    "AlphaState",
+    "AlphaSynapse",
     "ArcTan",
     "AxonalDelay",
     "AxonalDelayState",
     "BatchFirst",
+    "Cell",
+    "ConductanceLIF",
+    "ConductanceState",
     "CosineLinear",
     "CountCrossEntropy",
     "CountReadout",
     "DSRState",
+    "Dale",
+    "DelayLinear",
+    "DelayState",
+    "DoubleExponentialState",
+    "DoubleExponentialSynapse",
+    "ExponentialState",
+    "ExponentialSynapse",
     "FastSigmoid",
     "FeedbackConv2d",
     "FeedbackLinear",
     "Graph",
     "GraphState",
     "Heaviside",
+    "HodgkinHuxley",
+    "HodgkinHuxleyState",
     "IntegratorState",
     "Izhikevich",
     "IzhikevichState",
@@ -77,17 +117,26 @@ __all__ = [
     "MeanMembrane",
     "MembraneCrossEntropy",
     "MembraneReadout",
+    "Population",
+    "QIFState",
     "RateCrossEntropy",
     "RateMSE",
     "RateReadout",
     "Readout",
     "Recording",
+    "Recurrent",
+    "RecurrentState",
+    "Refractory",
+    "RefractoryState",
+    "ResonateAndFire",
+    "ResonateAndFireState",
     "Scale",
     "Sequential",
     "Sigmoid",
     "SignSymmetricConv2d",
     "SignSymmetricLinear",
     "SparseLinear",
+    "SpikingCell",
     "Stateful",
     "StepCrossEntropy",
     "StraightThrough",
@@ -99,7 +148,10 @@ __all__ = [
     "TracedConv2d",
     "TracedLinear",
     "Triangle",
+    "TwoCompartment",
+    "TwoCompartmentState",
     "WeightedRateReadout",
+    "gamma_spread",
     "grow_outputs",
     "latency",
     "record",
