@@ -127,7 +127,7 @@ def test_same_generator_same_layer():
         (lambda: DelayLinear(3, 2, 4, delays=torch.full((2, 3), 5)), ConfigError, "expected integers from 0 to 4"),
         (lambda: DelayLinear(3, 2, 4, delays=torch.ones(3, 2).long()), ConfigError, r"of shape \[2, 3\]"),
         (lambda: DelayLinear(3, 2, 4)(torch.zeros(3, 1, 5)), ShapeError, r"expected \[time, batch, 3\]"),
-        (lambda: DelayLinear(5, 2, 2)(torch.zeros(3, 1, 5), LIF()(torch.zeros(1, 1, 5))[1]), StateError, "state is LIFState, the input needs"),
+        (lambda: DelayLinear(5, 2, 2)(torch.zeros(3, 1, 5), (1,)), StateError, "state is tuple"),
     ],
 )  # fmt: skip
 def test_bad_arguments_get_one_line(act, error, words):
