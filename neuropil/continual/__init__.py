@@ -1,5 +1,12 @@
 """Networks that keep what they learned."""
 
+from neuropil.continual.adaptive_rr import AdaptiveReplayRatio as AdaptiveReplayRatio
+from neuropil.continual.adaptive_rr import EpisodeRecord as EpisodeRecord
+from neuropil.continual.adaptive_rr import ReplayHistory as ReplayHistory
+from neuropil.continual.adaptive_rr import ReplayRatio as ReplayRatio
+from neuropil.continual.adaptive_rr import critic_active_units as critic_active_units
+from neuropil.continual.adaptive_rr import replay_history as replay_history
+from neuropil.continual.adaptive_rr import replay_ratio as replay_ratio
 from neuropil.continual.agem import AGEM as AGEM
 from neuropil.continual.buffers import ClassBalancedBuffer as ClassBalancedBuffer
 from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
