@@ -8,6 +8,8 @@ from neuropil.continual.adaptive_rr import critic_active_units as critic_active_
 from neuropil.continual.adaptive_rr import replay_history as replay_history
 from neuropil.continual.adaptive_rr import replay_ratio as replay_ratio
 from neuropil.continual.agem import AGEM as AGEM
+from neuropil.continual.aspl import ActiveSelfPacedLearner as ActiveSelfPacedLearner
+from neuropil.continual.aspl import SelfPacedWeights as SelfPacedWeights
 from neuropil.continual.buffers import ClassBalancedBuffer as ClassBalancedBuffer
 from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
 from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
