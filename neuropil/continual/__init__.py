@@ -34,8 +34,13 @@ from neuropil.continual.lwf import LwF as LwF
 from neuropil.continual.mas import MAS as MAS
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
+from neuropil.continual.proto_bayes import ClassPosterior as ClassPosterior
+from neuropil.continual.proto_bayes import ProtoCL as ProtoCL
+from neuropil.continual.proto_bayes import PrototypicalBayesClassifier as PrototypicalBayesClassifier
 from neuropil.continual.quadratic import QuadraticPenalty as QuadraticPenalty
 from neuropil.continual.rehearsal_free import MaskedSoftmax as MaskedSoftmax
 from neuropil.continual.replay import Rehearsal as Rehearsal
 from neuropil.continual.replay import Replay as Replay
+from neuropil.continual.sequential_bayes import SequentialPosterior as SequentialPosterior
+from neuropil.continual.sequential_bayes import sequential_bayes_gaussian as sequential_bayes_gaussian
 from neuropil.continual.si import SI as SI

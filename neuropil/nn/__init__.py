@@ -18,6 +18,7 @@ from neuropil.nn.elementwise import Heaviside, Scale
 from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
 from neuropil.nn.graph import Graph, GraphState
 from neuropil.nn.growing import grow_outputs
+from neuropil.nn.hmc import HMCSamples, hmc_sample
 from neuropil.nn.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from neuropil.nn.integrator import IntegratorState, LeakyIntegrator
 from neuropil.nn.izhikevich import Izhikevich, IzhikevichState
@@ -40,6 +41,7 @@ from neuropil.nn.postsynaptic import (
     ExponentialState,
     ExponentialSynapse,
 )
+from neuropil.nn.prototypes import ClassSums, NearestPrototype, class_sums, prototype_logits
 from neuropil.nn.quadratic import QIF, QIFState
 from neuropil.nn.readout import (
     CountReadout,
@@ -85,6 +87,7 @@ __all__ = [
     "AxonalDelayState",
     "BatchFirst",
     "Cell",
+    "ClassSums",
     "ConductanceLIF",
     "ConductanceState",
     "CosineLinear",
@@ -103,6 +106,7 @@ __all__ = [
     "FeedbackLinear",
     "Graph",
     "GraphState",
+    "HMCSamples",
     "Heaviside",
     "HodgkinHuxley",
     "HodgkinHuxleyState",
@@ -117,6 +121,7 @@ __all__ = [
     "MeanMembrane",
     "MembraneCrossEntropy",
     "MembraneReadout",
+    "NearestPrototype",
     "Population",
     "QIFState",
     "RateCrossEntropy",
@@ -151,9 +156,12 @@ __all__ = [
     "TwoCompartment",
     "TwoCompartmentState",
     "WeightedRateReadout",
+    "class_sums",
     "gamma_spread",
     "grow_outputs",
+    "hmc_sample",
     "latency",
+    "prototype_logits",
     "record",
     "shared_copy",
     "synaptic_conv2d",

@@ -103,7 +103,7 @@ class Backprop(Learner):
             batch = plugin.before_batch(batch)
         check_finite(batch.inputs, "inputs")  # before they reach the statistics of a normalisation
         self.optimizer.zero_grad(set_to_none=True)
-        output = self.forward(batch.inputs)
+        output = self.answer(batch)
         check_labels(batch.targets, output.shape[-1])
         loss = self.objective(output, batch)
         for plugin in self.plugins:
@@ -121,6 +121,11 @@ class Backprop(Learner):
         for plugin in self.plugins:
             plugin.after_step()
         return {"loss": value}
+
+    def answer(self, batch: Batch) -> Tensor:
+        """The output that the loss is taken of; a learner may need more of the batch than its inputs for it."""
+        output: Tensor = self.forward(batch.inputs)
+        return output
 
     def objective(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss of an output, before plugins."""

@@ -1,4 +1,22 @@
-"""Active self-paced learning: few labels from people, the rest from the machine."""
+"""Active self-paced learning: few labels from people, the rest from the machine.
+
+The published faces and their convolutional features are not used: the samples are the 1797 digits of scikit-learn, and
+Fashion-MNIST on 50 principal components as the limit. The alternation, its weights and the questions follow the paper;
+that each class's threshold grows with the share of its answers that were foreseen, and that samples which no classifier
+or several claim stay without a label, is our reading of it.
+
+What to expect: with all arms tuned the machine's own labels are worth about two points over asking alone while labels
+are few, and one point when 100 are spent. That asking adds a full point to self-paced learning missed its margin by a
+hair (interval from 0.96 points on). At the settings chosen for accuracy 95 % of the machine's labels are right on
+average, 90 % in the worst round; a threshold of 0.3 makes that 97 % and costs about a point of accuracy. Plain
+self-training with hard labels and the same questions is as good here; it loses to soft weights where a teacher is
+careless. Label spreading on a graph of neighbours, which is not linear, is clearly better on digits (and worse on
+clothing): use it where distances between samples mean something, and self-paced weights where they do not, where the
+classifier or its features are given, or where answers are unreliable. On clothing, where three of four of the
+machine's labels are right, nothing is gained over asking alone.
+
+A round costs `iterations` + 1 fits of one linear classifier per class on labelled and confident samples.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +39,7 @@ from sklearn.svm import LinearSVC
 from neuropil import data
 from neuropil.bench.claim import at_least, exceeds
 from neuropil.bench.figures import LearningCurves, MetricStrip
-from neuropil.bench.figures_images import Mosaic
+from neuropil.bench.figures_images import ImageRows
 from neuropil.bench.study import Config, Outcome, Study, Trial, setting
 from neuropil.continual import ActiveSelfPacedLearner
 
@@ -242,7 +260,7 @@ def trial(trial: Trial) -> Outcome:
         metrics |= _elsewhere(trial, session)
     arrays: dict[str, Any] = {}
     if trial.seed == 0:
-        arrays["asked"] = mosaic(samples.pool[session.asked[config.start_per_class * 10 :][:40]] * 16)
+        arrays["asked"] = rows_of_images(samples.pool[session.asked[config.start_per_class * 10 :][:40]])
     curves: dict[str, Any] = {"accuracy": session.accuracy, "precision": session.precision}
     return Outcome(metrics, {"seconds": seconds}, curves, arrays)
 
@@ -267,14 +285,11 @@ def _elsewhere(trial: Trial, clean: Session) -> dict[str, float | None]:
     }
 
 
-def mosaic(images: Array, columns: int = 10) -> list[list[int]]:
-    """Small images `[n, 64]` side by side in one grey picture, with a margin between them."""
-    rows = -(-len(images) // columns)
-    picture = np.zeros((rows * 9 - 1, columns * 9 - 1), dtype=int) if rows else np.zeros((0, 0), dtype=int)
-    for index, image in enumerate(images):
-        top, side = 9 * (index // columns), 9 * (index % columns)
-        picture[top : top + 8, side : side + 8] = image.reshape(8, 8).round().astype(int)
-    return [list(map(int, row)) for row in picture]
+def rows_of_images(images: Array, columns: int = 10) -> dict[str, list[list[list[int]]]]:
+    """Images `[n, 64]` in rows of ten, named by what was asked when."""
+    grey = (16 * images).round().astype(int).reshape(-1, 8, 8).tolist()
+    rows = range(0, len(grey), columns)
+    return {f"{at + 1} to {min(at + columns, len(grey))}": grey[at : at + columns] for at in rows}
 
 
 def data_checksum(config: Any) -> str:
@@ -357,11 +372,11 @@ study = Study(
             "precision", title="How often the machine labels rightly", x_title="round of ten labels",
             y_title="share of its labels that are right",
         ),
-        Mosaic(
+        ImageRows(
             "asked", title="What it asked about",
             caption="The first forty digits that each arm asked a person about, in order.",
         ),
         MetricStrip("fashion_acc", title="The limit: clothing, where the first classifier is often wrong"),
     ),
-    notes="",
+    notes=(__doc__ or "").partition("\n\n")[2],  # above, where words do not make the evidence stale
 )  # fmt: skip
