@@ -91,7 +91,7 @@ def branching_ratio(activity: ArrayLike, *, lags: int | None = None) -> Branchin
 def _slope(now: NDArray[np.float64], later: NDArray[np.float64]) -> float:
     """Of the line through all pairs, over all trials."""
     x, y = now - now.mean(), later - later.mean()
-    return float((x * y).sum() / max((x * x).sum(), np.finfo(float).tiny))
+    return float((x * y).sum() / max(float((x * x).sum()), np.finfo(float).tiny))
 
 
 def _decay(slopes: NDArray[np.float64]) -> float:
@@ -112,5 +112,5 @@ def _decay(slopes: NDArray[np.float64]) -> float:
 def _amplitude(ratio: float, slopes: NDArray[np.float64]) -> tuple[float, float]:
     """The best amplitude for a ratio, and the sum of squares that is left."""
     powers = ratio ** np.arange(1, len(slopes) + 1)
-    amplitude = float(powers @ slopes / max(powers @ powers, np.finfo(float).tiny))
+    amplitude = float(powers @ slopes / max(float(powers @ powers), np.finfo(float).tiny))
     return amplitude, float(((slopes - amplitude * powers) ** 2).sum())
