@@ -15,7 +15,13 @@ from neuropil.nn.dale import Dale
 from neuropil.nn.delay import DelayLinear, DelayState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.elementwise import Heaviside, Scale
-from neuropil.nn.feedback import FeedbackConv2d, FeedbackLinear, SignSymmetricConv2d, SignSymmetricLinear
+from neuropil.nn.feedback import (
+    FeedbackConv2d,
+    FeedbackLinear,
+    MirroredFeedbackLinear,
+    SignSymmetricConv2d,
+    SignSymmetricLinear,
+)
 from neuropil.nn.graph import Graph, GraphState
 from neuropil.nn.growing import grow_outputs
 from neuropil.nn.hmc import HMCSamples, hmc_sample
@@ -121,6 +127,7 @@ __all__ = [
     "MeanMembrane",
     "MembraneCrossEntropy",
     "MembraneReadout",
+    "MirroredFeedbackLinear",
     "NearestPrototype",
     "Population",
     "QIFState",

@@ -5,6 +5,7 @@ layers compute `y = W x + b` and the exact weight gradient `grad W = g x^T`, but
 
 - feedback alignment: `B` is random and fixed (Lillicrap, Cownden, Tweed and Akerman 2016, Random synaptic
   feedback weights support error backpropagation for deep learning);
+- mirrored feedback: `B` starts at random and gets the gradient of `W` (Kolen and Pollack 1994);
 - sign symmetry: `B = c sign(W)`, only the signs are shared (Liao, Leibo and Poggio 2016, How Important Is
   Weight Symmetry in Backpropagation?; Xiao, Chen, Liao and Poggio 2019).
 """
@@ -50,6 +51,39 @@ class FeedbackLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`y = W x + b` for `[..., in_features]`."""
         return synaptic_linear(input, self.weight, self.bias, presynaptic=input, feedback=self.feedback)
+
+
+class MirroredFeedbackLinear(nn.Linear):
+    """`nn.Linear` that sends errors back through random weights which learn as its own do.
+
+    `feedback`, a Parameter of the weight's shape, is drawn like that of `FeedbackLinear` and gets the weight's
+    gradient. With weight decay the two forget their beginnings and meet: Kolen and Pollack (1994), "Backpropagation
+    without weight transport"; Akrout et al. (2019), "Deep learning without weight transport".
+
+    >>> layer = MirroredFeedbackLinear(4, 3, generator=torch.Generator().manual_seed(0))
+    >>> layer(torch.ones(1, 4)).sum().backward()
+    >>> torch.equal(layer.feedback.grad, layer.weight.grad)
+    True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        self.feedback = nn.Parameter(_random_like(self.weight, generator))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`y = W x + b` for `[..., in_features]`."""
+        y = synaptic_linear(input, self.weight, self.bias, presynaptic=input, feedback=self.feedback.detach())
+        mirrored = nn.functional.linear(input.detach(), self.feedback)
+        return y + (mirrored - mirrored.detach())
 
 
 class FeedbackConv2d(nn.Conv2d):
