@@ -10,6 +10,11 @@ from neuropil.continual.adaptive_rr import replay_ratio as replay_ratio
 from neuropil.continual.agem import AGEM as AGEM
 from neuropil.continual.aspl import ActiveSelfPacedLearner as ActiveSelfPacedLearner
 from neuropil.continual.aspl import SelfPacedWeights as SelfPacedWeights
+from neuropil.continual.binary_meanfield import BinaryVariationalLinear as BinaryVariationalLinear
+from neuropil.continual.binary_meanfield import MeanFieldPrior as MeanFieldPrior
+from neuropil.continual.binary_meanfield import PreActivation as PreActivation
+from neuropil.continual.binary_meanfield import bernoulli_kl as bernoulli_kl
+from neuropil.continual.binary_meanfield import preactivation as preactivation
 from neuropil.continual.buffers import ClassBalancedBuffer as ClassBalancedBuffer
 from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
 from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
@@ -34,6 +39,12 @@ from neuropil.continual.lwf import LwF as LwF
 from neuropil.continual.mas import MAS as MAS
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
+from neuropil.continual.perceptron_theory import PerceptronPosterior as PerceptronPosterior
+from neuropil.continual.perceptron_theory import TwoTaskPerceptron as TwoTaskPerceptron
+from neuropil.continual.perceptron_theory import perceptron_amp as perceptron_amp
+from neuropil.continual.perceptron_theory import (
+    two_task_perceptron_state_evolution as two_task_perceptron_state_evolution,
+)
 from neuropil.continual.proto_bayes import ClassPosterior as ClassPosterior
 from neuropil.continual.proto_bayes import ProtoCL as ProtoCL
 from neuropil.continual.proto_bayes import PrototypicalBayesClassifier as PrototypicalBayesClassifier
