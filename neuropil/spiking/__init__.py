@@ -16,12 +16,16 @@ from neuropil.spiking.conversion import SpikingReLU as SpikingReLU
 from neuropil.spiking.conversion import convert_to_spikes as convert_to_spikes
 from neuropil.spiking.decolle import DECOLLE as DECOLLE
 from neuropil.spiking.driven import DrivenCell as DrivenCell
+from neuropil.spiking.echo_state import EchoState as EchoState
+from neuropil.spiking.echo_state import EchoStateClassifier as EchoStateClassifier
 from neuropil.spiking.eprop import EProp as EProp
 from neuropil.spiking.eprop import EPropRecurrent as EPropRecurrent
 from neuropil.spiking.eprop import eligibility_traces as eligibility_traces
 from neuropil.spiking.force import FORCE as FORCE
 from neuropil.spiking.interchange import from_nir as from_nir
 from neuropil.spiking.interchange import to_nir as to_nir
+from neuropil.spiking.liquid_state import LiquidState as LiquidState
+from neuropil.spiking.liquid_state import LiquidStateClassifier as LiquidStateClassifier
 from neuropil.spiking.local_rule import LocalRule as LocalRule
 from neuropil.spiking.local_rule import Proposal as Proposal
 from neuropil.spiking.power_law import PowerLaw as PowerLaw
