@@ -77,11 +77,9 @@ class _EchoState(Reservoir):
 
     def _continued(self, x: Array, state: Array) -> Array:
         steps = torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1)))
-        matrices = (self.connections_, self.input_weight_, self.bias_)
+        connections, into, bias = map(torch.from_numpy, (self.connections_, self.input_weight_, self.bias_))
         with torch.no_grad():
-            states = leaky_reservoir_scan(
-                steps, torch.from_numpy(state), *map(torch.from_numpy, matrices), leak=self.leak
-            )
+            states = leaky_reservoir_scan(steps, torch.from_numpy(state), connections, into, bias, self.leak)
         found: Array = states.numpy().swapaxes(0, 1)
         return found
 

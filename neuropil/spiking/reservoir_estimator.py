@@ -97,9 +97,9 @@ class Reservoir(BaseEstimator):  # type: ignore[misc]
         if self.use_inputs:
             states = np.concatenate([states, x], axis=2)
         if self.reading == "last":
-            return states[:, -1]
+            return np.asarray(states[:, -1])
         if self.reading == "mean":
-            return states[:, self.washout :].mean(1)
+            return np.asarray(states[:, self.washout :].mean(1))
         return states[:, self.washout :] if learning else states
 
     def _learn(self, X: Any, targets: Array) -> None:
