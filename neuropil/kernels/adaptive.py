@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.lif import Memory, Reset, SpikeFunction
-from neuropil.kernels.neuron import compiled_scan
+from neuropil.kernels.neuron import neuron_scan
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -61,8 +61,9 @@ def adaptive_scan(
         "adaptation_decay": adaptation_decay,
         "adaptation_strength": adaptation_strength,
     }
-    result = compiled_scan(
+    spikes, first, second = neuron_scan(
         "adaptive",
+        adaptive_scan_reference,
         x,
         states,
         parameters,
@@ -72,21 +73,6 @@ def adaptive_scan(
         temporal_gradient=temporal_gradient,
         memory=memory,
     )
-    if result is None:
-        return adaptive_scan_reference(
-            x,
-            membrane,
-            adaptation,
-            decay.to(x.dtype),
-            threshold.to(x.dtype),
-            adaptation_decay.to(x.dtype),
-            adaptation_strength.to(x.dtype),
-            surrogate,
-            reset=reset,
-            detach_reset=detach_reset,
-            temporal_gradient=temporal_gradient,
-        )
-    spikes, first, second = result
     return spikes, first, second
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.lif import Memory, SpikeFunction
-from neuropil.kernels.neuron import compiled_scan
+from neuropil.kernels.neuron import neuron_scan
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -56,33 +56,17 @@ def izhikevich_scan(
     """
     states = {"membrane": membrane, "recovery": recovery}
     parameters = {"a": a, "b": b, "c": c, "d": d, "threshold": threshold, "dt": dt}
-    result = compiled_scan(
+    spikes, first, second = neuron_scan(
         "izhikevich",
+        izhikevich_scan_reference,
         x,
         states,
         parameters,
         surrogate,
-        reset="zero",
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
         memory=memory,
     )
-    if result is None:
-        return izhikevich_scan_reference(
-            x,
-            membrane,
-            recovery,
-            a.to(x.dtype),
-            b.to(x.dtype),
-            c.to(x.dtype),
-            d.to(x.dtype),
-            threshold.to(x.dtype),
-            dt.to(x.dtype),
-            surrogate,
-            detach_reset=detach_reset,
-            temporal_gradient=temporal_gradient,
-        )
-    spikes, first, second = result
     return spikes, first, second
 
 

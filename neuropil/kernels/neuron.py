@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import get_args
 
 import torch
@@ -13,6 +13,51 @@ from neuropil.kernels.compiled import serves
 from neuropil.kernels.lanes import check_per_neuron, period
 from neuropil.kernels.lif import Memory, Reset, SpikeFunction, fused_name
 from neuropil.kernels.neuron_op import neuron
+
+Scan = tuple[Tensor, ...]  # spikes of every step, and each state after the last
+
+
+def neuron_scan(
+    model: str,
+    reference: Callable[..., Scan],
+    x: Tensor,
+    states: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    surrogate: SpikeFunction,
+    *,
+    reset: Reset | None = None,
+    detach_reset: bool,
+    temporal_gradient: bool,
+    memory: Memory,
+) -> Scan:
+    """Spikes and last states, by the compiled kernel where it serves, else by `reference`.
+
+    `states` and `parameters` are in the order of the kernel's rows and of the reference's arguments; `reset` is None
+    for models that have one reset only. Raises ShapeError, StateError or ConfigError when the arguments do not fit
+    together.
+    """
+    result = compiled_scan(
+        model,
+        x,
+        states,
+        parameters,
+        surrogate,
+        reset=reset or "zero",
+        detach_reset=detach_reset,
+        temporal_gradient=temporal_gradient,
+        memory=memory,
+    )
+    if result is not None:
+        return result
+    return reference(
+        x,
+        *states.values(),
+        *(parameter.to(x.dtype) for parameter in parameters.values()),
+        surrogate,
+        detach_reset=detach_reset,
+        temporal_gradient=temporal_gradient,
+        **({} if reset is None else {"reset": reset}),
+    )
 
 
 def compiled_scan(

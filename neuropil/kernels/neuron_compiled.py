@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.adaptive_compiled import adaptive_back, adaptive_membrane, adaptive_step
+from neuropil.kernels.adex_compiled import adex_back, adex_membrane, adex_step
 from neuropil.kernels.compiled import kernel, kernel_part
 from neuropil.kernels.izhikevich_compiled import izhikevich_back, izhikevich_membrane, izhikevich_step
 from neuropil.kernels.lanes import repeat_row
+from neuropil.kernels.quadratic_compiled import quadratic_back, quadratic_membrane, quadratic_step
+from neuropil.kernels.refractory_compiled import refractory_back, refractory_membrane, refractory_step
+from neuropil.kernels.resonator_compiled import resonator_back, resonator_membrane, resonator_step
 from neuropil.kernels.surrogate_compiled import derivative_row
 from neuropil.kernels.synaptic_compiled import synaptic_back, synaptic_membrane, synaptic_step
 
 Array = Any  # numpy arrays, as Numba sees them
 
-MODELS = {"synaptic": 0, "adaptive": 1, "izhikevich": 2}
+MODELS = {
+    name: number
+    for number, name in enumerate(
+        ("synaptic", "adaptive", "izhikevich", "quadratic", "adex", "resonator", "refractory")
+    )
+}
 
 TILE = 512  # lanes: several rows of states and parameters fit the first-level cache
 SEGMENT = 32  # steps whose states the backward pass finds anew at a time
@@ -33,8 +42,16 @@ def step(model: int, x: Array, p: Array, s: Array, zero: bool, spikes: Array) ->
         synaptic_step(x, p, s, zero, spikes)
     elif model == 1:
         adaptive_step(x, p, s, zero, spikes)
-    else:
+    elif model == 2:
         izhikevich_step(x, p, s, spikes)
+    elif model == 3:
+        quadratic_step(x, p, s, spikes)
+    elif model == 4:
+        adex_step(x, p, s, spikes)
+    elif model == 5:
+        resonator_step(x, p, s, spikes)
+    else:
+        refractory_step(x, p, s, zero, spikes)
 
 
 @kernel_part
@@ -44,8 +61,16 @@ def membrane(model: int, x: Array, p: Array, s: Array, u: Array, h: Array) -> No
         synaptic_membrane(x, p, s, u, h)
     elif model == 1:
         adaptive_membrane(x, p, s, u, h)
-    else:
+    elif model == 2:
         izhikevich_membrane(x, p, s, u, h)
+    elif model == 3:
+        quadratic_membrane(x, p, s, u, h)
+    elif model == 4:
+        adex_membrane(x, p, s, u, h)
+    elif model == 5:
+        resonator_membrane(x, p, s, u, h)
+    else:
+        refractory_membrane(x, p, s, u, h)
 
 
 @kernel_part
@@ -68,8 +93,16 @@ def back(
         synaptic_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
     elif model == 1:
         adaptive_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
-    else:
+    elif model == 2:
         izhikevich_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
+    elif model == 3:
+        quadratic_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
+    elif model == 4:
+        adex_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
+    elif model == 5:
+        resonator_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
+    else:
+        refractory_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
 
 
 @kernel_part

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.lif import Memory, Reset, SpikeFunction
-from neuropil.kernels.neuron import compiled_scan
+from neuropil.kernels.neuron import neuron_scan
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,8 +54,9 @@ def synaptic_scan(
     """
     states = {"current": current, "membrane": membrane}
     parameters = {"current_decay": current_decay, "decay": decay, "threshold": threshold}
-    result = compiled_scan(
+    spikes, first, second = neuron_scan(
         "synaptic",
+        synaptic_scan_reference,
         x,
         states,
         parameters,
@@ -65,20 +66,6 @@ def synaptic_scan(
         temporal_gradient=temporal_gradient,
         memory=memory,
     )
-    if result is None:
-        return synaptic_scan_reference(
-            x,
-            current,
-            membrane,
-            current_decay.to(x.dtype),
-            decay.to(x.dtype),
-            threshold.to(x.dtype),
-            surrogate,
-            reset=reset,
-            detach_reset=detach_reset,
-            temporal_gradient=temporal_gradient,
-        )
-    spikes, first, second = result
     return spikes, first, second
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ConfigError, nearest
+from neuropil.kernels.adex import adex_scan
 from neuropil.nn.cell import Numbers, SpikingCell, put
 from neuropil.nn.solver import Method, advance
 from neuropil.nn.surrogate import Sigmoid, Surrogate
@@ -41,8 +42,8 @@ class AdEx(SpikingCell):
         reset: Membrane after a spike, millivolts, below the threshold.
         threshold: Membrane that counts as a spike, millivolts.
         dt: Length of a step in milliseconds, > 0.
-        method: `"euler"` (error of order 1 in `dt`), `"heun"` (2) or `"rk4"` (4) between spikes; spikes are placed
-            on steps, so that their times have an error of order 1.
+        method: `"euler"` (error of order 1 in `dt`; one compiled scan over time), `"heun"` (2) or `"rk4"` (4) between
+            spikes; spikes are placed on steps, so that their times have an error of order 1.
         surrogate: Gradient of the spike; its scale is in millivolts.
         detach_reset: Whether the backward pass ignores the spike inside the reset.
         learn: Which numbers are Parameters: none, all, or those named.
@@ -110,6 +111,25 @@ class AdEx(SpikingCell):
         """Membranes at rest, not adapted, for `x` of shape `[time, batch, ...features]`."""
         rest = self.numbers(x.dtype)["rest"].detach()
         return AdExState(x.new_zeros(x.shape[1:]) + rest, x.new_zeros(x.shape[1:]))
+
+    def forward(self, x: Tensor, state: AdExState | None = None) -> tuple[Tensor, AdExState]:
+        """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
+        if self.method != "euler":
+            return super().forward(x, state)
+        state, p = self.start(x, state), self.numbers(x.dtype)
+        spikes, membrane, adaptation = adex_scan(
+            x,
+            *state,
+            p["dt"] / p["capacitance"],
+            *(p[name] for name in ("leak", "rest", "rheobase", "slope", "a", "b")),
+            p["dt"] / p["tau"],
+            p["reset"],
+            p["threshold"],
+            self.surrogate,
+            detach_reset=self.detach_reset,
+            temporal_gradient=self.temporal_gradient,
+        )
+        return spikes, self.finish(AdExState(membrane, adaptation))
 
     def free(self, x: Tensor, state: AdExState, numbers: Numbers) -> AdExState:
         """One step of the two equations."""

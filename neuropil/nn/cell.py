@@ -80,19 +80,28 @@ class Cell(Stateful):
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Output of every step, `[time, batch, ...features]`, and the state after the last."""
-        check_input(self, x)
-        check_finite(x, f"{type(self).__name__} input")
-        state = self.initial_state(x) if state is None else state
-        self.check_state(state, x)
+        state = self.start(x, state)
         numbers, outputs = self.numbers(x.dtype), []
         for now in x.unbind(0):
             if not self.temporal_gradient:
                 state = type(state)(*(value.detach() for value in state))
             output, state = self.step(now, state, numbers)
             outputs.append(output)
+        return (torch.stack(outputs) if outputs else self.empty(x)), self.finish(state)
+
+    def start(self, x: Tensor, state: Any) -> Any:
+        """The state to start from, after a look at what was given."""
+        check_input(self, x)
+        check_finite(x, f"{type(self).__name__} input")
+        state = self.initial_state(x) if state is None else state
+        self.check_state(state, x)
+        return state
+
+    def finish(self, state: Any) -> Any:
+        """The last state, if it is finite."""
         for value in state:
             check_finite(value, f"{type(self).__name__} state, which left its range: is the step too long?")
-        return (torch.stack(outputs) if outputs else self.empty(x)), state
+        return state
 
     def empty(self, x: Tensor) -> Tensor:
         """The output of no steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from torch import Tensor
 from neuropil.errors import ConfigError
 from neuropil.kernels.leaky import leaky_scan
 from neuropil.nn.cell import Cell
-from neuropil.nn.finite import check_finite
-from neuropil.nn.integrator import check_input
 
 
 class ExponentialState(NamedTuple):
@@ -73,7 +71,7 @@ class ExponentialSynapse(Cell):
 
     def forward(self, x: Tensor, state: ExponentialState | None = None) -> tuple[Tensor, ExponentialState]:
         """Current after every step, and the state after the last."""
-        state = _start(self, x, state)
+        state = self.start(x, state)
         p = self.numbers(x.dtype)
         current, last = leaky_scan(x, state.current, torch.exp(-p["dt"] / p["tau"]))
         return current, ExponentialState(last)
@@ -107,7 +105,7 @@ class AlphaSynapse(Cell):
 
     def forward(self, x: Tensor, state: AlphaState | None = None) -> tuple[Tensor, AlphaState]:
         """Current after every step, and the state after the last."""
-        state = _start(self, x, state)
+        state = self.start(x, state)
         p = self.numbers(x.dtype)
         keep = torch.exp(-p["dt"] / p["tau"])
         # a step moves a share of what has to come into the current, and both decay
@@ -161,7 +159,7 @@ class DoubleExponentialSynapse(Cell):
         self, x: Tensor, state: DoubleExponentialState | None = None
     ) -> tuple[Tensor, DoubleExponentialState]:
         """Current after every step, and the state after the last."""
-        state = _start(self, x, state)
+        state = self.start(x, state)
         p = self.numbers(x.dtype)
         rise, decay = p["rise"], p["decay"]
         fast, last_fast = leaky_scan(x, state.fast, torch.exp(-p["dt"] / rise))
@@ -169,12 +167,3 @@ class DoubleExponentialSynapse(Cell):
         peak = torch.log(decay / rise) * rise * decay / (decay - rise)
         scale = 1 / (torch.exp(-peak / decay) - torch.exp(-peak / rise))
         return scale * (slow - fast), DoubleExponentialState(last_fast, last_slow)
-
-
-def _start(cell: Cell, x: Tensor, state: Any) -> Any:
-    """The state to start from, after a look at what was given."""
-    check_input(cell, x)
-    check_finite(x, f"{type(cell).__name__} input")
-    state = cell.initial_state(x) if state is None else state
-    cell.check_state(state, x)
-    return state

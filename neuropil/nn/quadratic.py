@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ConfigError, nearest
+from neuropil.kernels.quadratic import quadratic_scan
 from neuropil.nn.cell import Numbers, SpikingCell, put
 from neuropil.nn.solver import Method, advance
 from neuropil.nn.surrogate import Sigmoid, Surrogate
@@ -36,8 +37,8 @@ class QIF(SpikingCell):
         reset: Membrane after a spike, below the threshold.
         threshold: Peak of the spike.
         dt: Length of a step in milliseconds, > 0.
-        method: `"euler"` (error of order 1 in `dt`), `"heun"` (2) or `"rk4"` (4) between spikes; spikes are placed
-            on steps, so that their times have an error of order 1.
+        method: `"euler"` (error of order 1 in `dt`; one compiled scan over time), `"heun"` (2) or `"rk4"` (4) between
+            spikes; spikes are placed on steps, so that their times have an error of order 1.
         surrogate: Gradient of the spike.
         detach_reset: Whether the backward pass ignores the spike inside the reset.
         learn: Which numbers are Parameters: none, all, or those named.
@@ -96,6 +97,26 @@ class QIF(SpikingCell):
     def initial_state(self, x: Tensor) -> QIFState:
         """Membranes at rest for `x` of shape `[time, batch, ...features]`."""
         return QIFState(x.new_zeros(x.shape[1:]) + self.numbers(x.dtype)["rest"].detach())
+
+    def forward(self, x: Tensor, state: QIFState | None = None) -> tuple[Tensor, QIFState]:
+        """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
+        if self.method != "euler":
+            return super().forward(x, state)
+        state, p = self.start(x, state), self.numbers(x.dtype)
+        spikes, membrane = quadratic_scan(
+            x,
+            state.membrane,
+            p["dt"] / p["tau"],
+            p["rest"],
+            p["critical"],
+            p["sharpness"],
+            p["reset"],
+            p["threshold"],
+            self.surrogate,
+            detach_reset=self.detach_reset,
+            temporal_gradient=self.temporal_gradient,
+        )
+        return spikes, self.finish(QIFState(membrane))
 
     def free(self, x: Tensor, state: QIFState, numbers: Numbers) -> QIFState:
         """One step of the equation."""

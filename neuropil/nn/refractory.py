@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuropil.errors import ConfigError, StateError
+from neuropil.kernels.refractory import refractory_scan
 from neuropil.nn.finite import check_finite
 from neuropil.nn.integrator import check_input
+from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.stateful import Stateful
 
 
@@ -30,7 +32,7 @@ class Refractory(Stateful):
     """Any spiking cell with an absolute refractory period: for `steps` steps after a spike it is held as it was reset.
 
     During these steps its state does not change, its input is lost, and it cannot fire, so that two spikes are at least
-    `steps + 1` steps apart.
+    `steps + 1` steps apart. Around `LIF` and `IF` it is one compiled scan over time, else a loop over steps.
 
     Args:
         cell: A cell that fires: `LIF` and its family, `AdEx`, `QIF`, ...
@@ -80,6 +82,8 @@ class Refractory(Stateful):
         check_finite(x, "Refractory input")
         state = self.initial_state(x) if state is None else state
         self.check_state(state, x)
+        if type(self.cell) in (LIF, IF) and not (self.cell._forward_hooks or self.cell._forward_pre_hooks):
+            return self._scan(self.cell, x, state)
         cell, waiting = state
         outputs = []
         for now in x.split(1):
@@ -93,6 +97,23 @@ class Refractory(Stateful):
             outputs.append(spike)
         run = torch.stack(outputs) if outputs else self.cell(x, cell)[0]
         return run, RefractoryState(cell, waiting)
+
+    def _scan(self, cell: LIF, x: Tensor, state: RefractoryState) -> tuple[Tensor, RefractoryState]:
+        """The whole sequence in one compiled call, for the plain leaky neuron."""
+        spikes, membrane, waiting = refractory_scan(
+            x,
+            state.cell.membrane,
+            state.waiting,
+            cell.decay,
+            cell.threshold,
+            torch.tensor(float(self.steps), dtype=x.dtype, device=x.device),
+            cell.surrogate,
+            reset=cell.reset,
+            detach_reset=cell.detach_reset,
+            temporal_gradient=cell.temporal_gradient,
+            memory=cell.memory,
+        )
+        return spikes, RefractoryState(LIFState(membrane), waiting)
 
     def extra_repr(self) -> str:
         """The steps, for `repr`."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuropil.nn.cell import Numbers, SpikingCell, put
+from neuropil.kernels.resonator import resonator_scan
+from neuropil.nn.cell import SpikingCell
 from neuropil.nn.surrogate import Sigmoid, Surrogate
 
 
@@ -79,19 +80,21 @@ class ResonateAndFire(SpikingCell):
         """No oscillation, for `x` of shape `[time, batch, ...features]`."""
         return ResonateAndFireState(x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:]))
 
-    def numbers(self, dtype: torch.dtype | None = None) -> Numbers:
-        """The numbers, and the `cosine` and `sine` by which one step turns and shrinks the oscillation."""
-        found = super().numbers(dtype)
-        angle = 2 * math.pi * found["frequency"] * found["dt"] / 1000
-        shrinks = torch.exp(-found["dt"] / found["tau"])
-        return found | {"cosine": shrinks * torch.cos(angle), "sine": shrinks * torch.sin(angle)}
-
-    def free(self, x: Tensor, state: ResonateAndFireState, numbers: Numbers) -> ResonateAndFireState:
-        """One turn."""
-        real, imaginary = state.current + x, state.membrane
-        cosine, sine = numbers["cosine"], numbers["sine"]
-        return ResonateAndFireState(cosine * real - sine * imaginary, sine * real + cosine * imaginary)
-
-    def reset_by(self, spike: Tensor, state: ResonateAndFireState, numbers: Numbers) -> ResonateAndFireState:
-        """No current, and the membrane at the reset."""
-        return ResonateAndFireState(state.current * (1 - spike), put(spike, numbers["reset"], state.membrane))
+    def forward(
+        self, x: Tensor, state: ResonateAndFireState | None = None
+    ) -> tuple[Tensor, ResonateAndFireState]:
+        """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
+        state, p = self.start(x, state), self.numbers(x.dtype)
+        angle, shrinks = 2 * math.pi * p["frequency"] * p["dt"] / 1000, torch.exp(-p["dt"] / p["tau"])
+        spikes, current, membrane = resonator_scan(
+            x,
+            *state,
+            shrinks * torch.cos(angle),
+            shrinks * torch.sin(angle),
+            p["reset"],
+            p["threshold"],
+            self.surrogate,
+            detach_reset=self.detach_reset,
+            temporal_gradient=self.temporal_gradient,
+        )
+        return spikes, self.finish(ResonateAndFireState(current, membrane))

@@ -13,8 +13,13 @@ from torch.testing import assert_close
 from neuropil.errors import ConfigError, ShapeError, StateError
 from neuropil.kernels import compiled
 from neuropil.kernels.adaptive import adaptive_scan, adaptive_scan_reference
+from neuropil.kernels.adex import adex_scan, adex_scan_reference
 from neuropil.kernels.izhikevich import izhikevich_scan, izhikevich_scan_reference
+from neuropil.kernels.lif import lif_scan
 from neuropil.kernels.neuron_op import neuron, neuron_backward_op
+from neuropil.kernels.quadratic import quadratic_scan, quadratic_scan_reference
+from neuropil.kernels.refractory import refractory_scan, refractory_scan_reference
+from neuropil.kernels.resonator import resonator_scan, resonator_scan_reference
 from neuropil.kernels.synaptic import synaptic_scan, synaptic_scan_reference
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Triangle
 from tests.kernels.test_lif import Smooth, gradients
@@ -23,13 +28,28 @@ SCANS = {
     "synaptic": (synaptic_scan, synaptic_scan_reference),
     "adaptive": (adaptive_scan, adaptive_scan_reference),
     "izhikevich": (izhikevich_scan, izhikevich_scan_reference),
+    "quadratic": (quadratic_scan, quadratic_scan_reference),
+    "adex": (adex_scan, adex_scan_reference),
+    "resonator": (resonator_scan, resonator_scan_reference),
+    "refractory": (refractory_scan, refractory_scan_reference),
+}
+RANGES = {
+    "synaptic": ((0.3, 0.9), (0.3, 0.9), (0.3, 1.3)),
+    "adaptive": ((0.3, 0.9), (0.3, 1.3), (0.5, 0.95), (0.1, 0.5)),
+    "quadratic": ((0.2, 0.5), (-0.5, 0.0), (0.4, 0.8), (0.8, 1.5), (-0.8, -0.2), (0.9, 1.4)),
+    "adex": (
+        *((0.2, 0.4), (0.5, 1.0), (-0.5, 0.0), (0.3, 0.6), (0.4, 0.6), (0.1, 0.3), (0.1, 0.5), (0.1, 0.3)),
+        *((-0.5, 0.0), (1.0, 1.3)),
+    ),
+    "resonator": ((0.3, 0.8), (0.3, 0.8), (-0.5, 0.2), (0.4, 1.0)),
+    "refractory": ((0.3, 0.9), (0.3, 1.0), (2.0, 2.0)),
 }
 every_scan = pytest.mark.parametrize("name", SCANS)
 SURROGATES = [Sigmoid(4.0), ArcTan(2.0), FastSigmoid(5.0), Triangle(0.7), StraightThrough(0.8)]
 
 
 def options_of(name):
-    resets = ("subtract", "zero") if name != "izhikevich" else (None,)
+    resets = ("subtract", "zero") if name in ("synaptic", "adaptive", "refractory") else (None,)
     for reset, detach, temporal in itertools.product(resets, (True, False), (True, False)):
         option = {"detach_reset": detach, "temporal_gradient": temporal}
         yield option | ({"reset": reset} if reset else {})
@@ -50,24 +70,39 @@ def problem(name, shape=(7, 3, 5), per_neuron=False, dtype=torch.float64, seed=0
         ranges = ((0.02, 0.1), (0.2, 0.25), (-65, -50), (2, 8), (25, 30), (0.4, 0.6))
     else:
         tensors = [normal(shape), normal(shape[1:], 0.5), normal(shape[1:], 0.5)]
-        ranges = ((0.3, 0.9), (0.3, 0.9), (0.3, 1.3))
-        if name == "adaptive":
-            ranges = ((0.3, 0.9), (0.3, 1.3), (0.5, 0.95), (0.1, 0.5))
+        ranges = RANGES[name]
+        if name == "quadratic":
+            tensors.pop()
+        elif name == "refractory":
+            tensors[2] = tensors[2].abs().mul(4).floor()
+        elif name == "adex":
+            tensors[0] += 1
     tensors += [between(*limits) for limits in ranges]
     return [tensor.to(dtype).requires_grad_() for tensor in tensors]
 
 
 def gradients_of(scan, inputs):
     def two(*args):  # the helper knows a scan of one state
-        spikes, first, second = scan(*args)
-        return spikes, torch.stack([first, second])
+        spikes, *states = scan(*args)
+        return spikes, torch.stack(states)
 
     return gradients(two, inputs)
+
+
+def same_states(name, mine, wanted):
+    """The same bits, but for the kernel's own exponential."""
+    if name != "adex":
+        assert torch.equal(mine, wanted)
+    else:
+        loose = 2e-4 if mine.dtype == torch.float32 else 1e-10
+        assert_close(mine, wanted, rtol=loose, atol=loose)
 
 
 @every_scan
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_reference_with_smooth_spikes_passes_gradcheck(name, per_neuron):
+    if name == "refractory":
+        pytest.skip("waiting follows whole spikes; its gradient is checked against the leaky neuron's")
     inputs = problem(name, (4, 2, 2), per_neuron)
     smooth = Smooth(Sigmoid(0.05 if name == "izhikevich" else 4.0))
     for option in options_of(name):
@@ -90,7 +125,8 @@ def test_kernel_equals_reference(name, per_neuron, memory, steps):
             mine = gradients_of(lambda *a, s=surrogate, o=option: scan(*a, s, memory=memory, **o), inputs)
             wanted = gradients_of(lambda *a, s=surrogate, o=option: reference(*a, s, **o), inputs)
             assert wanted[0].sum() > 0
-            assert torch.equal(mine[0], wanted[0]) and torch.equal(mine[1], wanted[1])
+            assert torch.equal(mine[0], wanted[0])
+            same_states(name, mine[1], wanted[1])
             for left, right in zip(mine[2], wanted[2], strict=True):
                 size = right.abs().max().item()
                 loose = 2e-3 if dtype == torch.float32 else 1e-9  # long Izhikevich gradients cancel
@@ -115,7 +151,8 @@ def test_every_shape_and_stride(name, shape, order, per_neuron, memory, seed):
     scan, reference = SCANS[name]
     mine = gradients_of(lambda *a: scan(*a, Sigmoid(), memory=memory), inputs)
     wanted = gradients_of(lambda *a: reference(*a, Sigmoid()), inputs)
-    assert torch.equal(mine[0], wanted[0]) and torch.equal(mine[1], wanted[1])
+    assert torch.equal(mine[0], wanted[0])
+    same_states(name, mine[1], wanted[1])
     assert_close(mine[2], wanted[2], rtol=1e-9, atol=1e-9)
 
 
@@ -136,16 +173,14 @@ def test_threads_and_tiles_change_no_bit(name):
 
 @every_scan
 def test_operators_pass_opcheck(name):
-    x, first, second, *parameters = [tensor.detach() for tensor in problem(name, (4, 2, 3))]
-    x, state, parameters = (
-        x.reshape(4, 6),
-        torch.stack([first, second]).view(2, 6),
-        torch.stack(parameters)[:, None],
-    )
+    x, *rest = [tensor.detach() for tensor in problem(name, (4, 2, 3))]
+    many = 1 if name == "quadratic" else 2
+    state, parameters = torch.stack(rest[:many]).view(many, 6), torch.stack(rest[many:])[:, None]
+    x = x.reshape(4, 6)
     setting = (name, "sigmoid", 4.0, False, True, True)
     torch.library.opcheck(neuron, (x.clone().requires_grad_(), state, parameters, True, *setting))
     upstream = torch.randn_like(x), torch.randn_like(state)
-    plain = (x, x.new_empty(0, 2, 6), state, parameters, *upstream)
+    plain = (x, x.new_empty(0, many, 6), state, parameters, *upstream)
     torch.library.opcheck(neuron_backward_op, (*plain, True, *setting))
     torch.library.opcheck(neuron_backward_op, (*plain, False, *setting))
 
@@ -232,3 +267,29 @@ def test_bad_arguments_get_one_line(name, change, error, words):
     with pytest.raises(error, match=words) as caught:
         SCANS[name][0](*inputs, Sigmoid(), **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_gradients_of_a_neuron_that_never_rests_are_the_leaky_ones(reset):
+    x, membrane, _, decay, threshold, _ = problem("refractory", (20, 2, 3))
+    wanted = gradients(
+        lambda *a: lif_scan(*a, Sigmoid(), reset=reset, detach_reset=False), [x, membrane, decay, threshold]
+    )
+    none, zero = torch.zeros(()).double(), torch.zeros(2, 3).double()
+    mine = gradients(
+        lambda x, v, d, h: refractory_scan(
+            x, v, zero, d, h, none, Sigmoid(), reset=reset, detach_reset=False
+        )[:2],
+        [x, membrane, decay, threshold],
+    )
+    assert torch.equal(mine[0], wanted[0])
+    assert_close(mine[2], wanted[2])
+
+
+def test_while_a_neuron_rests_its_gradient_waits_with_it():
+    x = torch.tensor([1.0, 0.3, 0.4, 0.5], dtype=torch.float64).view(4, 1, 1).requires_grad_()
+    one, rest = torch.tensor(1.0).double(), torch.zeros(1, 1).double()
+    _, membrane, waiting = refractory_scan(x, rest, rest, 0.5 * one, one, 2 * one, Sigmoid())
+    (gradient,) = torch.autograd.grad(membrane.sum(), x)
+    # the two steps after the spike are lost; the last one adds to half of what the spike left
+    assert gradient.flatten().tolist() == [0.5, 0.0, 0.0, 1.0] and waiting.item() == 0
