@@ -119,9 +119,15 @@ class AdEx(SpikingCell):
         state, p = self.start(x, state), self.numbers(x.dtype)
         spikes, membrane, adaptation = adex_scan(
             x,
-            *state,
+            state.membrane,
+            state.adaptation,
             p["dt"] / p["capacitance"],
-            *(p[name] for name in ("leak", "rest", "rheobase", "slope", "a", "b")),
+            p["leak"],
+            p["rest"],
+            p["rheobase"],
+            p["slope"],
+            p["a"],
+            p["b"],
             p["dt"] / p["tau"],
             p["reset"],
             p["threshold"],

@@ -82,7 +82,10 @@ class Refractory(Stateful):
         check_finite(x, "Refractory input")
         state = self.initial_state(x) if state is None else state
         self.check_state(state, x)
-        if type(self.cell) in (LIF, IF) and not (self.cell._forward_hooks or self.cell._forward_pre_hooks):
+        hooked = self.cell._forward_hooks or self.cell._forward_pre_hooks
+        if (
+            isinstance(self.cell, LIF) and type(self.cell) in (LIF, IF) and not hooked
+        ):  # not what extends them
             return self._scan(self.cell, x, state)
         cell, waiting = state
         outputs = []

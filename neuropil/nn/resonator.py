@@ -88,7 +88,8 @@ class ResonateAndFire(SpikingCell):
         angle, shrinks = 2 * math.pi * p["frequency"] * p["dt"] / 1000, torch.exp(-p["dt"] / p["tau"])
         spikes, current, membrane = resonator_scan(
             x,
-            *state,
+            state.current,
+            state.membrane,
             shrinks * torch.cos(angle),
             shrinks * torch.sin(angle),
             p["reset"],
