@@ -1,5 +1,6 @@
 """Networks that keep what they learned."""
 
+from neuropil.continual.adapter import SourceFreeAdapter as SourceFreeAdapter
 from neuropil.continual.adaptive_rr import AdaptiveReplayRatio as AdaptiveReplayRatio
 from neuropil.continual.adaptive_rr import EpisodeRecord as EpisodeRecord
 from neuropil.continual.adaptive_rr import ReplayHistory as ReplayHistory
@@ -15,6 +16,7 @@ from neuropil.continual.binary_meanfield import MeanFieldPrior as MeanFieldPrior
 from neuropil.continual.binary_meanfield import PreActivation as PreActivation
 from neuropil.continual.binary_meanfield import bernoulli_kl as bernoulli_kl
 from neuropil.continual.binary_meanfield import preactivation as preactivation
+from neuropil.continual.bn_statistics import BatchNormStatistics as BatchNormStatistics
 from neuropil.continual.buffers import ClassBalancedBuffer as ClassBalancedBuffer
 from neuropil.continual.buffers import PerClassBuffer as PerClassBuffer
 from neuropil.continual.buffers import ReplayBuffer as ReplayBuffer
@@ -37,14 +39,14 @@ from neuropil.continual.hebbian_subspace import HebbianSubspace as HebbianSubspa
 from neuropil.continual.hlop import HLOP as HLOP
 from neuropil.continual.lwf import LwF as LwF
 from neuropil.continual.mas import MAS as MAS
+from neuropil.continual.nhl import NHL as NHL
+from neuropil.continual.nhl import NeuroModulator as NeuroModulator
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
+from neuropil.continual.perceptron_theory import (
 from neuropil.continual.perceptron_theory import PerceptronPosterior as PerceptronPosterior
 from neuropil.continual.perceptron_theory import TwoTaskPerceptron as TwoTaskPerceptron
 from neuropil.continual.perceptron_theory import perceptron_amp as perceptron_amp
-from neuropil.continual.perceptron_theory import (
-    two_task_perceptron_state_evolution as two_task_perceptron_state_evolution,
-)
 from neuropil.continual.proto_bayes import ClassPosterior as ClassPosterior
 from neuropil.continual.proto_bayes import ProtoCL as ProtoCL
 from neuropil.continual.proto_bayes import PrototypicalBayesClassifier as PrototypicalBayesClassifier
@@ -55,3 +57,4 @@ from neuropil.continual.replay import Replay as Replay
 from neuropil.continual.sequential_bayes import SequentialPosterior as SequentialPosterior
 from neuropil.continual.sequential_bayes import sequential_bayes_gaussian as sequential_bayes_gaussian
 from neuropil.continual.si import SI as SI
+from neuropil.continual.tent import TENT as TENT

@@ -65,6 +65,7 @@ from neuropil.nn.refractory import Refractory, RefractoryState
 from neuropil.nn.resonator import ResonateAndFire, ResonateAndFireState
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.sharing import shared_copy
+from neuropil.nn.soft_hebb import soft_hebb_step, soft_hebbian_change
 from neuropil.nn.sparse import SparseLinear
 from neuropil.nn.stateful import Stateful
 from neuropil.nn.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate, Triangle
@@ -171,6 +172,8 @@ __all__ = [
     "prototype_logits",
     "record",
     "shared_copy",
+    "soft_hebb_step",
+    "soft_hebbian_change",
     "synaptic_conv2d",
     "synaptic_linear",
 ]
