@@ -37,6 +37,7 @@ from neuropil.continual.gpm import GPM as GPM
 from neuropil.continual.growing_head import GrowingHead as GrowingHead
 from neuropil.continual.hebbian_subspace import HebbianSubspace as HebbianSubspace
 from neuropil.continual.hlop import HLOP as HLOP
+from neuropil.continual.homeostatic import HomeostaticLearningRate as HomeostaticLearningRate
 from neuropil.continual.lwf import LwF as LwF
 from neuropil.continual.mas import MAS as MAS
 from neuropil.continual.nhl import NHL as NHL

@@ -7,7 +7,7 @@ arXiv:2205.08645
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, ShapeError, nearest
+from neuropil.errors import ConfigError, nearest
 from neuropil.training.allowed import restrict
 from neuropil.training.evaluating import evaluating
 from neuropil.training.learner import Backprop, Loss
@@ -90,7 +90,7 @@ class HomeostaticLearningRate(Backprop):
         self.regulation, self.generator = regulation, generator
         self._inputs: Tensor | None = None  # the latest met, [at most memory, ...]
         self._targets: Tensor | None = None
-        self._classes: Any = None
+        self._met = _Met(Batch(torch.empty(0), torch.empty(0)), 0)
 
     @property
     def lr(self) -> float:
@@ -99,4 +99,80 @@ class HomeostaticLearningRate(Backprop):
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One step on one batch, with the rate that was regulated in it."""
-        return {**super().update(batch), "lr": self.lr}
+        handle = self.optimizer.register_step_pre_hook(self._regulate)
+        try:
+            return {**super().update(batch), "lr": self.lr}
+        finally:
+            handle.remove()
+
+    def objective(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss of an output, which also tells what was met and what was guessed."""
+        self._met = _Met(batch, int(restrict(output.detach()[-1:], _last(batch.classes)).argmax()))
+        return super().objective(output, batch)
+
+    def start_task(self) -> None:
+        """A new task begins; the rate stays, the inputs remembered go."""
+        super().start_task()
+        self._inputs = self._targets = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rate, inputs remembered and the generator's position."""
+        generator = None if self.generator is None else self.generator.get_state()
+        memory = {"inputs": self._inputs, "targets": self._targets}
+        return {**super().state_dict(), **memory, "generator": generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._inputs, self._targets = state["inputs"], state["targets"]
+        if self.generator is not None and state["generator"] is not None:
+            self.generator.set_state(state["generator"])
+
+    def _regulate(self, *_: Any) -> None:
+        """Between gradient and step: remember the batch, look at its last input, and take it or leave it."""
+        batch, guess = self._met
+        self._remember(batch)
+        if self.regulation == "random":
+            takes = bool(torch.rand((), generator=self.generator) < 0.5)
+        else:
+            classes = batch.classes if isinstance(batch.classes, tuple) else None
+            takes = self._imagine(self._change(guess), classes) < self._imagine(0.0, classes)
+        if takes:
+            change = self._change(int(batch.targets[-1]))
+            for group in self.optimizer.param_groups:
+                group["lr"] = max(group["lr"] + change, self.floor)
+
+    def _change(self, label: int) -> float:
+        return self.step if label in self.excitatory else -self.step
+
+    def _remember(self, batch: Batch) -> None:
+        old = [] if self._inputs is None or self._targets is None else [(self._inputs, self._targets)]
+        met = [*old, (batch.inputs, batch.targets)]
+        self._inputs, self._targets = (
+            torch.cat(part)[-self.memory :].detach() for part in zip(*met, strict=True)
+        )
+
+    @torch.no_grad()
+    def _imagine(self, change: float, classes: tuple[int, ...] | None) -> float:
+        """Loss on the inputs remembered after a step with the rate changed so."""
+        if self._inputs is None or self._targets is None:
+            return 0.0
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        after = {
+            names[parameter]: parameter - max(group["lr"] + change, self.floor) * parameter.grad
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        }
+        with evaluating(self.model):
+            output = functional_call(self.model, after, (self._inputs,))
+        return float(self.loss(restrict(output, classes), self._targets))
+
+
+class _Met(NamedTuple):
+    batch: Batch
+    guess: int  # the class given to the last input
+
+
+def _last(classes: Any) -> Any:
+    return classes[-1:] if isinstance(classes, Tensor) else classes

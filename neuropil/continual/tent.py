@@ -6,7 +6,6 @@ arXiv:2006.10726
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -1,0 +1,113 @@
+"""Homeostasis: a learner whose learning rate hangs on what it recognises, in a world where classes exchange names."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuropil import data
+from neuropil.bench.overhead import overhead
+from neuropil.bench.study import Config, Outcome, Trial, setting
+from neuropil.continual import HomeostaticLearningRate
+from neuropil.training import Backprop, OnlineAccuracy
+
+EXCITATORY = (5, 6, 7, 8, 9)
+
+
+@dataclass(frozen=True)
+class ShiftSetting(Config):
+    """A network that learns the same images pass after pass while classes exchange their labels."""
+
+    dataset: str = setting("fashion-mnist", "images: a name that `neuropil data list` shows")
+    train_samples: int = setting(2000, "images of a pass", low=10)
+    passes: int = setting(6, "passes over them", low=1)
+    rates: tuple[float, ...] = setting(
+        (2.0, 0.0, 10.0), "exchanges of two labels a pass; each is a life", low=0.0
+    )
+    hidden: tuple[int, ...] = setting((80, 60), "widths of the hidden layers", low=1)
+    lr: float = setting(0.01, "learning rate, or the first one", low=0.0)
+    batch_size: int = setting(10, "images a step", low=1)
+
+
+@dataclass(frozen=True)
+class RegulatedSetting(ShiftSetting):
+    """Settings of a regulated learning rate."""
+
+    share: float = setting(
+        0.1, "change of the learning rate at a time, as a share of the first one", low=0.001
+    )
+    memory: int = setting(20, "latest images that imagined steps are judged on", low=1)
+
+
+def network(hidden: tuple[int, ...]) -> nn.Module:
+    """The published multilayer perceptron with ELU."""
+    widths = (784, *hidden, 10)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def make_learner(arm: str, config: Any, model: nn.Module, online: OnlineAccuracy, seed: int) -> Backprop:
+    """The learner of an arm: fixed rate, or one that is regulated from the same first rate."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
+    if not isinstance(config, RegulatedSetting):
+        return Backprop(model, optimizer, plugins=[online])
+    return HomeostaticLearningRate(
+        model, optimizer, excitatory=EXCITATORY, step=config.share * config.lr, memory=config.memory,
+        regulation="random" if arm == "random" else "simulated",
+        generator=torch.Generator().manual_seed(seed), plugins=[online],
+    )  # fmt: skip
+
+
+def trial(trial: Trial) -> Outcome:
+    """One arm at every rate of exchanges, each from the same fresh network."""
+    config: Any = trial.config
+    rates = config.rates[:1] if trial.evaluate_on == "validation" else config.rates
+    metrics: dict[str, float | None] = {}
+    curves: dict[str, list[float]] = {}
+    for rate in rates:
+        torch.manual_seed(trial.seed)
+        model, online = network(config.hidden), OnlineAccuracy()
+        learner = make_learner(trial.arm, config, model, online, trial.seed)
+        stream = data.concept_shift(
+            config.dataset, config.passes, swaps_per_task=rate, seed=trial.seed,
+            train_samples=config.train_samples, validation_samples=500, test_samples=500,
+        )  # fmt: skip
+        held_out, lrs = [], []
+        for task in stream:
+            learner.start_task()
+            for batch in data.batches(task.train, config.batch_size):
+                measured = learner.update(batch)
+                lrs.append(measured.get("lr", config.lr))
+            x, y = data.gather(getattr(task, trial.evaluate_on), range(500))
+            held_out.append(float((learner.predict(x).argmax(-1) == y).double().mean()))
+        name = f"{rate:g}"
+        metrics[f"online_{name}"] = online.mean
+        metrics[f"held_out_{name}"] = sum(held_out) / len(held_out)
+        metrics[f"last_lr_{name}"] = lrs[-1]
+        curves[f"online_{name}"], curves[f"lr_{name}"] = _thin(online.accuracies), _thin(lrs)
+    metrics["acc"] = metrics[f"online_{rates[0]:g}"]
+    cost = {} if trial.evaluate_on == "validation" else _cost(learner, stream, config)
+    return Outcome(metrics, cost, curves)
+
+
+def _cost(learner: Backprop, stream: data.Stream, config: ShiftSetting) -> dict[str, float]:
+    """Time of the learner's update over that of plain backpropagation."""
+    twin = copy.deepcopy(learner.model)
+    plain = Backprop(twin, torch.optim.SGD(twin.parameters(), lr=config.lr), plugins=[OnlineAccuracy()])
+    batch = next(data.batches(stream[0].train, config.batch_size))
+    return {"overhead": overhead(lambda: plain.update(batch), lambda: learner.update(batch))}
+
+
+def _thin(values: list[float], points: int = 120) -> list[float]:
+    size = max(1, -(-len(values) // points))
+    return [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
