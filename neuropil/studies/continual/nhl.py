@@ -89,8 +89,8 @@ def source_weights(config: AdaptSetting, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     model = network(config.channels)
     stream = data.split(
-        _pixels(config), 10, seed=seed, train_samples=config.train_samples, validation_samples=config.validation_samples,
-        test_samples=1, flat=False,
+        _pixels(config), 10, seed=seed, train_samples=config.train_samples,
+        validation_samples=config.validation_samples, test_samples=1, flat=False,
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters())
     steps = config.epochs * data.n_batches(stream[0].train, 64)
