@@ -76,12 +76,13 @@ def trial(trial: Trial) -> Outcome:
     rates = config.rates[:1] if trial.evaluate_on == "validation" else config.rates
     metrics: dict[str, float | None] = {}
     curves: dict[str, list[float]] = {}
+    images = data.load(config.dataset)
     for rate in rates:
         torch.manual_seed(trial.seed)
         model, online = network(config.hidden), OnlineAccuracy()
         learner = make_learner(trial.arm, config, model, online, trial.seed)
         stream = data.concept_shift(
-            config.dataset, config.passes, swaps_per_task=rate, seed=trial.seed,
+            images, config.passes, swaps_per_task=rate, seed=trial.seed,
             train_samples=config.train_samples, validation_samples=500, test_samples=500,
         )  # fmt: skip
         held_out, lrs = [], []
