@@ -18,9 +18,25 @@ from tests.training.worlds import parameters, same, weights
 every_learner = pytest.mark.parametrize("make", parts("learner"))
 
 
-def fresh(make: Make, seed: int = 0) -> tuple[Learner, Batch]:
+def fresh(make: Make, seed: int = 0) -> tuple[Learner, Any]:
+    """A learner and what it learns from: a `Batch` of pairs, or a tensor of inputs alone."""
     torch.manual_seed(seed)
     return make()
+
+
+def with_labels(make: Make) -> tuple[Learner, Batch]:
+    learner, batch = fresh(make)
+    if isinstance(batch, Tensor):
+        pytest.skip("it learns from inputs alone")
+    return learner, batch
+
+
+def inputs_of(batch: Batch | Tensor) -> Tensor:
+    return batch if isinstance(batch, Tensor) else batch.inputs
+
+
+def with_inputs(batch: Any, inputs: Tensor) -> Any:
+    return inputs if isinstance(batch, Tensor) else Batch(inputs, batch.targets, batch.classes)
 
 
 class Spy(Plugin):
@@ -48,7 +64,7 @@ class Spy(Plugin):
 
 @every_learner
 def test_learning_lowers_the_loss(make: Make) -> None:
-    learner, batch = fresh(make)
+    learner, batch = with_labels(make)
     losses = [learner.update(batch)["loss"] for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
     right = (learner.predict(batch.inputs).argmax(-1) == batch.targets).float().mean()
@@ -60,10 +76,11 @@ def test_answers_have_one_row_per_input_and_leave_nothing_behind(make: Make) -> 
     learner, batch = fresh(make)
     learner.model.eval()
     before = weights(learner.model)
-    answer = learner.predict(batch.inputs)
-    assert answer.shape[0] == len(batch.inputs) and answer.dim() == 2
+    x = inputs_of(batch)
+    answer = learner.predict(x)
+    assert answer.shape[0] == len(x) and answer.dim() == 2
     assert not answer.requires_grad
-    assert torch.equal(answer, learner.predict(batch.inputs))
+    assert torch.equal(answer, learner.predict(x))
     assert same(weights(learner.model), before)
     assert all(p.grad is None for p in learner.model.parameters())
 
@@ -75,14 +92,14 @@ def test_what_is_not_finite_is_refused_and_no_step_made(make: Make, value: float
     learner.update(batch)
     before = weights(learner.model)
     with pytest.raises(NonFiniteError) as caught:
-        learner.update(Batch(batch.inputs * value, batch.targets, batch.classes))
+        learner.update(with_inputs(batch, inputs_of(batch) * value))
     assert "\n" not in str(caught.value)
     assert same(weights(learner.model), before)
 
 
 @every_learner
 def test_a_gradient_that_is_not_finite_is_refused_by_name(make: Make) -> None:
-    learner, batch = fresh(make)
+    learner, batch = with_labels(make)
     before = parameters(learner.model)
     name, parameter = next(iter(learner.model.named_parameters()))
     parameter.register_hook(lambda gradient: gradient * float("nan"))
@@ -94,7 +111,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_name(make: Make) -> None:
 @every_learner
 @pytest.mark.parametrize("label", [-1, 1000])
 def test_a_label_out_of_range_is_refused_in_one_line(make: Make, label: int) -> None:
-    learner, batch = fresh(make)
+    learner, batch = with_labels(make)
     before = parameters(learner.model)
     with pytest.raises(LabelError, match=f"label {label}") as caught:
         learner.update(Batch(batch.inputs, torch.full_like(batch.targets, label)))
@@ -129,7 +146,7 @@ def test_same_seed_same_bits(make: Make) -> None:
 
 @every_learner
 def test_plugins_act_in_their_order(make: Make) -> None:
-    learner, batch = fresh(make)
+    learner, batch = with_labels(make)
     plain = learner.update(Batch(batch.inputs[::2], batch.targets[::2]))["loss"]
     learner, batch = fresh(make)
     spy = Spy()
@@ -144,7 +161,7 @@ def test_plugins_act_in_their_order(make: Make) -> None:
 
 @every_learner
 def test_answers_ruled_out_are_not_learned_from(make: Make) -> None:
-    learner, batch = fresh(make)
+    learner, batch = with_labels(make)
     allowed = tuple(sorted(set(batch.targets.tolist()) - {int(batch.targets.max())}))
     keep = torch.isin(batch.targets, torch.tensor(allowed))
     learner.update(Batch(batch.inputs[keep], batch.targets[keep], allowed))
@@ -159,3 +176,30 @@ def test_a_task_begins_with_an_empty_optimizer(make: Make) -> None:
     learner.update(batch)
     learner.start_task()
     assert learner.optimizer is None or not learner.optimizer.state
+
+
+@every_learner
+def test_inputs_alone_are_adapted_to_whatever_their_labels(make: Make) -> None:
+    learner, x = fresh(make)
+    if not isinstance(x, Tensor):
+        pytest.skip("it learns from pairs")
+    before = weights(learner.model)
+    modes = [module.training for module in learner.model.modules()]
+    asks = [p.requires_grad for p in learner.model.parameters()]
+    assert torch.isfinite(torch.tensor(learner.update(x)["loss"]))
+    assert not same(weights(learner.model), before)
+    assert [module.training for module in learner.model.modules()] == modes
+    assert [p.requires_grad for p in learner.model.parameters()] == asks
+    assert all(p.grad is None for p in learner.model.parameters())
+    twin, _ = fresh(make)
+    twin.update(Batch(x, torch.full((len(x),), -1)))
+    assert same(weights(twin.model), weights(learner.model))
+
+
+@every_learner
+def test_its_own_loss_falls_on_inputs_met_again(make: Make) -> None:
+    learner, x = fresh(make)
+    if not isinstance(x, Tensor) or learner.optimizer is None:
+        pytest.skip("it minimises nothing on inputs alone")
+    losses = [learner.update(x)["loss"] for _ in range(60)]
+    assert losses[-1] < losses[0]
