@@ -44,10 +44,12 @@ from neuropil.continual.nhl import NHL as NHL
 from neuropil.continual.nhl import NeuroModulator as NeuroModulator
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
-from neuropil.continual.perceptron_theory import (
 from neuropil.continual.perceptron_theory import PerceptronPosterior as PerceptronPosterior
 from neuropil.continual.perceptron_theory import TwoTaskPerceptron as TwoTaskPerceptron
 from neuropil.continual.perceptron_theory import perceptron_amp as perceptron_amp
+from neuropil.continual.perceptron_theory import (
+    two_task_perceptron_state_evolution as two_task_perceptron_state_evolution,
+)
 from neuropil.continual.proto_bayes import ClassPosterior as ClassPosterior
 from neuropil.continual.proto_bayes import ProtoCL as ProtoCL
 from neuropil.continual.proto_bayes import PrototypicalBayesClassifier as PrototypicalBayesClassifier
