@@ -38,6 +38,14 @@ from neuropil.nn.loss import (
     StepCrossEntropy,
     latency,
 )
+from neuropil.nn.pictures import (
+    delay_map,
+    membrane_traces,
+    phase_portrait,
+    raster,
+    rate_histogram,
+    weight_map,
+)
 from neuropil.nn.population import Population, gamma_spread
 from neuropil.nn.postsynaptic import (
     AlphaState,
@@ -165,15 +173,21 @@ __all__ = [
     "TwoCompartmentState",
     "WeightedRateReadout",
     "class_sums",
+    "delay_map",
     "gamma_spread",
     "grow_outputs",
     "hmc_sample",
     "latency",
+    "membrane_traces",
+    "phase_portrait",
     "prototype_logits",
+    "raster",
+    "rate_histogram",
     "record",
     "shared_copy",
     "soft_hebb_step",
     "soft_hebbian_change",
     "synaptic_conv2d",
     "synaptic_linear",
+    "weight_map",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,19 +38,27 @@ class Recording:
 
     def warnings(self) -> list[str]:
         """One line for each spiking layer that hardly says anything: silent, or firing at nearly every step."""
-        found = []
-        for name, rates in self.rates.items():
-            mean, shape = float(rates.mean()), list(self.spikes[name].shape)
-            if mean <= SILENT:
-                found.append(
-                    f"layer {name!r} is silent: not one spike in {shape}; raise its input or lower its threshold"
-                )
-            elif mean >= SATURATED:
-                found.append(
-                    f"layer {name!r} is saturated: {mean:.0%} of {shape} are spikes; "
-                    "lower its input or raise its threshold"
-                )
-        return found
+        found = (
+            told_activity(name, float(rates.mean()), self.spikes[name].shape)
+            for name, rates in self.rates.items()
+        )
+        return [line for line in found if line]
+
+
+def told_activity(name: str, rate: float, shape: Sequence[int]) -> str:
+    """One line for a layer that hardly says anything, or nothing at all; `rate` in spikes per neuron and step.
+
+    >>> told_activity("1", 0.0, [5, 2, 8])
+    "layer '1' is silent: not one spike in [5, 2, 8]; raise its input or lower its threshold"
+    """
+    if rate <= SILENT:
+        return f"layer {name!r} is silent: not one spike in {list(shape)}; raise its input or lower its threshold"
+    if rate >= SATURATED:
+        return (
+            f"layer {name!r} is saturated: {rate:.0%} of {list(shape)} are spikes; "
+            "lower its input or raise its threshold"
+        )
+    return ""
 
 
 def record(model: nn.Module, x: Tensor) -> Recording:
