@@ -31,6 +31,7 @@ from neuropil.continual.data_diet import prune_dataset as prune_dataset
 from neuropil.continual.data_diet import rank_correlation as rank_correlation
 from neuropil.continual.ewc import EWC as EWC
 from neuropil.continual.ewc import OnlineEWC as OnlineEWC
+from neuropil.continual.fast_slow_fscl import FastSlow as FastSlow
 from neuropil.continual.feature_distillation import FeatureDistillation as FeatureDistillation
 from neuropil.continual.gem import GEM as GEM
 from neuropil.continual.gpm import GPM as GPM
