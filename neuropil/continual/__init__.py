@@ -51,6 +51,7 @@ from neuropil.continual.perceptron_theory import perceptron_amp as perceptron_am
 from neuropil.continual.perceptron_theory import (
     two_task_perceptron_state_evolution as two_task_perceptron_state_evolution,
 )
+from neuropil.continual.power_law_rehearsal import RehearsalSchedule as RehearsalSchedule
 from neuropil.continual.proto_bayes import ClassPosterior as ClassPosterior
 from neuropil.continual.proto_bayes import ProtoCL as ProtoCL
 from neuropil.continual.proto_bayes import PrototypicalBayesClassifier as PrototypicalBayesClassifier

@@ -65,7 +65,9 @@ class AGEM(Plugin):
             raise ConfigError(
                 f"{type(self).__name__}: a buffer brings its size and generator; give per_task and generator to it"
             )
-        self.buffer = buffer or RingBuffer(256 if per_task is None else per_task, generator=generator)
+        if buffer is None:  # an empty one is false
+            buffer = RingBuffer(256 if per_task is None else per_task, generator=generator)
+        self.buffer = buffer
         self.model, self.batch_size, self.loss = model, batch_size, loss or functional.cross_entropy
         self.references: list[Gradients] = []  # gradients on remembered samples, for the step under way
 

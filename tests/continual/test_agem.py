@@ -90,6 +90,11 @@ def test_it_holds_an_earlier_task() -> None:
     assert lost[1] < 0.6 * lost[0]
 
 
+def test_a_buffer_that_is_given_is_used_though_it_is_empty() -> None:
+    buffer = ReservoirBuffer(3)
+    assert AGEM(mlp(), buffer=buffer).buffer is buffer
+
+
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"AGEM.batch_size: got 0"):
         AGEM(mlp(), batch_size=0)
