@@ -59,6 +59,11 @@ from neuropil.continual.quadratic import QuadraticPenalty as QuadraticPenalty
 from neuropil.continual.rehearsal_free import MaskedSoftmax as MaskedSoftmax
 from neuropil.continual.replay import Rehearsal as Rehearsal
 from neuropil.continual.replay import Replay as Replay
+from neuropil.continual.rnn_hypernet import ChunkedHyperNetwork as ChunkedHyperNetwork
+from neuropil.continual.rnn_hypernet import HyperNetwork as HyperNetwork
+from neuropil.continual.rnn_hypernet import HyperNetworkRegularizer as HyperNetworkRegularizer
+from neuropil.continual.rnn_hypernet import RecurrentHyperNetwork as RecurrentHyperNetwork
+from neuropil.continual.rnn_hypernet import hypernetwork_drift as hypernetwork_drift
 from neuropil.continual.sequential_bayes import SequentialPosterior as SequentialPosterior
 from neuropil.continual.sequential_bayes import sequential_bayes_gaussian as sequential_bayes_gaussian
 from neuropil.continual.si import SI as SI
