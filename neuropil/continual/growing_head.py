@@ -20,8 +20,8 @@ class GrowingHead(Plugin):
     It grows before a task that names its `classes`, and otherwise before the first batch with a new label, so streams
     without boundaries are served too. The layer's tensors are widened in place: the optimizer goes on with the same
     parameters, and what it remembers of them, as momentum, begins at zero for the new outputs. Old outputs keep their
-    bits. Put it before plugins that look at the model's outputs; what they remember of the layer, such as a Fisher
-    information, has the old size.
+    bits. Put it before plugins that look at the model's outputs. Penalties such as EWC leave new outputs free; plugins
+    that protect directions of the layer's inputs are not concerned.
 
     Args:
         model: the model that is trained.

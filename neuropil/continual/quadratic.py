@@ -73,6 +73,7 @@ class QuadraticPenalty(Plugin):
         """
         if not self._stiffness:
             return torch.zeros(())
+        self._grow()
         weights = [self.model.get_parameter(name) for name in self._stiffness]
         anchors = [self._anchor[name] for name in self._stiffness]
         value: Tensor = _Quadratic.apply(self.strength, list(self._stiffness.values()), anchors, *weights)  # type: ignore[no-untyped-call]
@@ -85,6 +86,7 @@ class QuadraticPenalty(Plugin):
     @torch.no_grad()
     def consolidate(self, stiffness: dict[str, Tensor]) -> None:
         """Add springs of `stiffness`, by parameter name, at the model's present weights."""
+        self._grow()
         for name, new in stiffness.items():
             here = self.model.get_parameter(name).detach()
             old, anchor = self._stiffness.get(name), self._anchor.get(name)
@@ -92,6 +94,14 @@ class QuadraticPenalty(Plugin):
                 self._stiffness[name], self._anchor[name] = new.clone(), here.clone()
             else:
                 self._stiffness[name], self._anchor[name] = self._merge(old, anchor, new, here)
+
+    def _grow(self) -> None:
+        """Weights of outputs that have grown since hang free: no stiffness, anchored where they are."""
+        for name, stiffness in self._stiffness.items():
+            here, known = self.model.get_parameter(name).detach(), len(stiffness) if stiffness.dim() else 0
+            if stiffness.shape != here.shape and stiffness.shape[1:] == here.shape[1:] and known < len(here):
+                self._stiffness[name] = torch.cat([stiffness, torch.zeros_like(here[known:])])
+                self._anchor[name] = torch.cat([self._anchor[name], here[known:].clone()])
 
     def _merge(self, old: Tensor, anchor: Tensor, new: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Stiffness and anchor of an older and a newer spring together: both stiff, anchored at the latest weights."""

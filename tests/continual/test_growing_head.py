@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuropil.continual import GrowingHead, Replay
+from neuropil.continual import EWC, HLOP, MAS, SI, GrowingHead, OnlineEWC, Replay
 from neuropil.data import Batch, Stream
 from neuropil.training import Trainer
 from tests.training.worlds import BATCH, FEATURES, by_hand, same, sgd, task, weights
@@ -104,3 +104,36 @@ def test_training_goes_on_after_a_kill_in_the_grown_model(tmp_path: Path) -> Non
     resumed = small()
     trainer(resumed).fit(pairs(), resume=True)
     assert same(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("kind", [EWC, OnlineEWC, MAS, SI])
+def test_beside_a_penalty_new_outputs_are_free_and_old_ones_held(kind) -> None:
+    model = small()
+    penalty = kind(model, strength=1.0)
+    Trainer(model, sgd(model), plugins=[GrowingHead(model, generator=seeded()), penalty], batch_size=BATCH,
+            progress=False).fit(pairs())  # fmt: skip
+    assert model[2].out_features == 6 and penalty.penalty().isfinite()
+    stiffness = penalty.state_dict()["stiffness"]["2.weight"]
+    assert stiffness.shape == (6, 16) and stiffness.any()
+
+
+def test_a_penalty_is_the_same_after_growth() -> None:
+    model = small()
+    ewc = EWC(model, strength=2.0)
+    ewc.consolidate({name: torch.ones_like(p) for name, p in model.named_parameters()})
+    with torch.no_grad():
+        model[2].weight.add_(0.5)
+    before = ewc.penalty().item()
+    GrowingHead(model).grow_to(7)
+    assert ewc.penalty().item() == pytest.approx(before)
+    ewc.penalty().backward()
+    assert not model[2].weight.grad[2:].any() and model[2].weight.grad[:2].any()
+
+
+def test_beside_projection() -> None:
+    model = small()
+    plugins = [GrowingHead(model, generator=seeded()), HLOP(model, tasks=3, generator=seeded())]
+    history = Trainer(
+        model, sgd(model, 0.1), plugins=plugins, epochs=10, batch_size=BATCH, progress=False
+    ).fit(pairs())
+    assert history.average_accuracy > 0.5
