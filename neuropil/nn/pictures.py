@@ -289,6 +289,6 @@ def _time(dt: float) -> str:
 
 def _legend(axes: Any, layers: Mapping[str, Any]) -> None:
     if len(layers) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=len(layers))
+        axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(layers))
     else:
         axes.set_title(next(iter(layers)))

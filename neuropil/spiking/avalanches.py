@@ -10,7 +10,7 @@ import numpy as np
 from neuropil.errors import DataError
 from neuropil.plotting import canvas
 from neuropil.spiking.arrays import counts_array
-from neuropil.spiking.power_law import PowerLaw, fit_power_law
+from neuropil.spiking.power_law import PowerLaw, fit_power_law, law_normaliser
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -38,13 +38,13 @@ class Avalanches:
             (panels[0], self.sizes, self.size, "size (spikes)"),
             (panels[1], self.durations, self.duration, "duration (bins)"),
         ):
-            seen, counts = np.unique(values, return_counts=True)
-            axes.loglog(seen, counts / len(values), ".", color="#2f7f86", markersize=3)
-            tail = seen[seen >= fit.start].astype(float)
-            weight = counts[seen >= fit.start].sum() / len(values)
-            law = tail**-fit.exponent
-            axes.loglog(tail, law * weight / law.sum(), color="#b5563c", linewidth=1)
-            axes.set(xlabel=name, ylabel="share", title=f"exponent {fit.exponent:.3g}")
+            edges = np.unique(np.geomspace(1, values.max() + 1, 30).round())
+            shares = np.histogram(values, edges)[0] / np.diff(edges) / len(values)
+            axes.loglog(np.sqrt(edges[:-1] * (edges[1:] - 1)), shares, "o", color="#2f7f86", markersize=3)
+            tail = np.geomspace(fit.start, fit.stop or values.max(), 50)
+            scale = fit.values / len(values) / law_normaliser(fit.exponent, fit.start, fit.stop)
+            axes.loglog(tail, scale * tail**-fit.exponent, color="#b5563c", linewidth=1)
+            axes.set(xlabel=name, ylabel="share at one value", title=f"exponent {fit.exponent:.3g}")
         lengths, means = _mean_sizes(self.sizes, self.durations)
         panels[2].loglog(lengths, means, ".", color="#2f7f86", markersize=3)
         panels[2].set(xlabel="duration (bins)", ylabel="mean size")

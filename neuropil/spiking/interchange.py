@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from neuropil.errors import ConfigError, MissingExtraError, ShapeError, nearest
 from neuropil.nn.graph import INPUT, OUTPUT, Graph
 from neuropil.nn.readout import MembraneReadout, Readout
+from neuropil.nn.recurrent import Recurrent
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.stateful import Stateful
 from neuropil.spiking.nir_export import SoftReset, node_of
@@ -63,8 +64,8 @@ def to_nir(
 ) -> Any:
     """The NIR graph of a model whose samples have `sample_shape` (without time and batch).
 
-    Works for `Sequential` and `torch.nn.Sequential`, `Graph`, a single layer, and any module of your own that
-    `torch.fx` can trace and that calls layers, takes the output of a stateful one and adds signals. Dropout and
+    Works for `Sequential` and `torch.nn.Sequential`, `Graph`, `Recurrent`, a single layer, and any module of your own
+    that `torch.fx` can trace and that calls layers, takes the output of a stateful one and adds signals. Dropout and
     identities are left out, and so is a readout at the end, which is no dynamical system (of a membrane readout
     the integrator stays). A neuron's decay `d` becomes `tau = dt / (1 - d)`, with `r` such that its input counts as
     it does here. `nir.write(path, graph)` saves it.
@@ -103,6 +104,9 @@ class _Plan(NamedTuple):
 def _plan(model: nn.Module) -> _Plan:
     if isinstance(model, Graph):
         return _Plan({name: model[name] for name in model.names}, list(model.edges))
+    if isinstance(model, Recurrent):
+        loop = [("cell", "weights"), ("weights", "cell")]
+        return _Plan({"cell": model.cell, "weights": model.weights}, [(INPUT, "cell"), *loop, ("cell", OUTPUT)])
     if isinstance(model, nn.Sequential) or _is_leaf(model):
         chain = list(_chain("", model))
         names = [INPUT, *(name for name, _ in chain), OUTPUT]
@@ -181,7 +185,7 @@ def _written(nir: ModuleType, plan: _Plan, shape: tuple[int, ...], dt: float, so
     names = {name: f"{name}_layer" if name in (INPUT, OUTPUT) else name for name in plan.layers}
     nodes = {INPUT: nir.Input({"input": _integers(shape)})}
     for name, layer in plan.layers.items():
-        if isinstance(layer, Graph):
+        if isinstance(layer, Graph | Recurrent):
             nodes[names[name]] = _written(nir, _plan(layer), shapes[name], dt, soft_reset)
         else:
             nodes[names[name]] = node_of(nir, layer, name, shapes[name], dt, soft_reset)

@@ -22,7 +22,7 @@ Array = Any
 SoftReset = Literal["refuse", "annotate"]
 _CELLS = (LIF, IF, SynapticLIF, LeakyIntegrator, SynapticIntegrator)
 _SUPPORTED = (
-    "Linear, Conv1d, Conv2d, AvgPool2d, Flatten, Scale, Heaviside, AxonalDelay, DrivenCell, Graph, "
+    "Linear, Conv1d, Conv2d, AvgPool2d, Flatten, Scale, Heaviside, AxonalDelay, DrivenCell, Graph, Recurrent, "
     "IF, LIF, SynapticLIF, LeakyIntegrator, SynapticIntegrator"
 )
 
@@ -153,8 +153,6 @@ def _neuron(
 
 
 def _metadata(cell: Any, name: str, soft_reset: SoftReset) -> dict[str, str]:
-    if getattr(cell, "refractory", 0):
-        raise ConfigError(f"to_nir: layer {name!r} has a refractory time, which NIR cannot say")
     if getattr(cell, "reset", "zero") == "zero":
         return {}
     if soft_reset == "refuse":

@@ -126,7 +126,7 @@ def _exponent(tail: NDArray[np.int64], start: int, stop: int | None) -> float:
     mean_log = float(np.log(tail).mean())
     low = 1.0001 if stop is None else 0.05
     found = minimize_scalar(
-        lambda a: math.log(_normaliser(a, start, stop)) + a * mean_log,
+        lambda a: math.log(law_normaliser(a, start, stop)) + a * mean_log,
         bounds=(low, _STEEPEST),
         method="bounded",
         options={"xatol": 1e-9},
@@ -134,7 +134,12 @@ def _exponent(tail: NDArray[np.int64], start: int, stop: int | None) -> float:
     return float(found.x)
 
 
-def _normaliser(exponent: float, start: int, stop: int | None) -> float:
+def law_normaliser(exponent: float, start: int, stop: int | None) -> float:
+    """Sum of `x ** -exponent` from `start` to `stop`.
+
+    >>> round(law_normaliser(2.0, 1, None), 4)  # pi ** 2 / 6
+    1.6449
+    """
     if stop is None:
         return float(zeta(exponent, start))
     if exponent > 1:
@@ -145,7 +150,7 @@ def _normaliser(exponent: float, start: int, stop: int | None) -> float:
 def _standard_error(tail: NDArray[np.int64], exponent: float, start: int, stop: int | None) -> float:
     """From the curvature of the likelihood."""
     step = 1e-3
-    logs = [math.log(_normaliser(exponent + offset, start, stop)) for offset in (-step, 0.0, step)]
+    logs = [math.log(law_normaliser(exponent + offset, start, stop)) for offset in (-step, 0.0, step)]
     curvature = (logs[0] - 2 * logs[1] + logs[2]) / step**2
     return 1 / math.sqrt(max(curvature, 1e-12) * len(tail))
 
@@ -157,7 +162,7 @@ def _below(sizes: NDArray[np.int64], exponent: float, start: int, stop: int | No
     else:
         sums = np.concatenate([[0.0], (np.arange(start, (stop or start) + 1) ** -exponent).cumsum()])
         upto = sums[sizes - start + 1]
-    below: NDArray[np.float64] = np.asarray(upto, np.float64) / _normaliser(exponent, start, stop)
+    below: NDArray[np.float64] = np.asarray(upto, np.float64) / law_normaliser(exponent, start, stop)
     return below
 
 
@@ -171,7 +176,7 @@ def _against_exponential(
     tail: NDArray[np.int64], exponent: float, start: int, stop: int | None
 ) -> tuple[float, float]:
     """Log-likelihood ratio to the best exponential over the same range, and Vuong's p value."""
-    power = -exponent * np.log(tail) - math.log(_normaliser(exponent, start, stop))
+    power = -exponent * np.log(tail) - math.log(law_normaliser(exponent, start, stop))
     rate, floor = _rate(tail, start, stop)
     difference = power - (floor - rate * (tail - start))
     ratio, spread = float(difference.sum()), float(difference.std() * math.sqrt(len(tail)))

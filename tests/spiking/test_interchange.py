@@ -16,6 +16,7 @@ from neuropil.nn import (
     LastMembrane,
     LeakyIntegrator,
     RateReadout,
+    Recurrent,
     Scale,
     Sequential,
     SynapticIntegrator,
@@ -181,6 +182,18 @@ def test_loops_nested_graphs_and_odd_names_go_round():
     same = from_nir(to_nir(outer, (3,)))
     assert torch.equal(same(x)[0], outer(x)[0]) and outer(x)[0].any()
     assert same.names == ("a.b", "loop")
+
+
+def test_a_recurrent_population_is_a_graph_of_its_own():
+    torch.manual_seed(0)
+    net = Sequential(nn.Linear(3, 4), Recurrent(LIF(0.8, 0.5, reset="zero"), nn.Linear(4, 4)))
+    x = 2 * torch.randn(12, 2, 3)
+    for model in (net, net[1]):
+        given = x if model is net else torch.randn(12, 2, 4)
+        wanted = model(given) if model is net else model(given)[0]
+        graph = to_nir(model, given.shape[2:])
+        assert torch.equal(from_nir(graph)(given)[0], wanted) and wanted.any()
+    assert sorted(to_nir(net, (3,)).nodes["1"].nodes) == ["cell", "input", "output", "weights"]
 
 
 def test_readouts_leave_their_dynamics_behind():
