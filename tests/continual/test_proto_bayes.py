@@ -23,7 +23,7 @@ def classifier(**settings: Any) -> PrototypicalBayesClassifier:
 
 def judged(**settings: Any) -> tuple[nn.Module, Tensor]:
     model = classifier(**settings)
-    model.observe(torch.randn(20, FEATURES), torch.arange(20) % 3)
+    model.observe(torch.randn(20, FEATURES), torch.arange(20) % CLASSES)  # a class not met is at minus infinity
     return model, torch.randn(7, FEATURES)
 
 
