@@ -44,7 +44,7 @@ class Acting(Config):
     low: float = setting(0.5, "updates per step to begin with", low=0.0)
     high: float = setting(2.0, "updates per step later", low=0.0)
     tolerance: float = setting(
-        0.005, "change of the mean fraction of active units that counts as none", low=0.0
+        0.02, "change of the mean fraction of active units that counts as none", low=0.0
     )
     interval: int = setting(2, "episodes in a mean", low=1)
     switch_step: int = setting(1000, "step at which the arm without a look at the critic changes", low=0)
