@@ -217,8 +217,9 @@ _RATES, _DECAYS = (0.02, 0.05, 0.1, 0.2), (0.0, 5e-4)
 study = Study(
     id="data-diet",
     summary=(
-        "A few nets trained for two passes score each image by the length of their error (EL2N). Half of the images, "
-        "the highest scoring ones, then teach a fresh net as much as all of them, and far more than a random half."
+        "A few nets trained for two passes score each image by the length of their error (EL2N). Half of "
+        "the images, the highest scoring ones, then teach a fresh net as much as all of them, and far "
+        "more than a random half."
     ),
     citation="""@inproceedings{paul2021diet,
   title     = {Deep Learning on a Data Diet: Finding Important Examples Early in Training},
@@ -311,14 +312,16 @@ study = Study(
         figures.CostBars(),
     ),
     notes=(
-        "Here 4 nets score 8,000 digits after two passes at the most; published were 10 nets, 50,000 CIFAR images and a "
-        "residual net after 10 to 20 of 200 passes. Use it to find wrong labels, or when many nets will be trained on one "
-        "data set: scoring costs as many steps as one training here, so that for a single net it does not pay. All arms "
-        "make the same number of steps. How far one may prune depends on data and net: a fifth of the digits suffices, "
-        "while with a fifth of the clothes the hardest images, many of them ambiguous, teach far less than random ones. "
-        "And on development seeds a small convolutional net (network=conv) gained from the hardest half of the digits "
-        "(0.974 against 0.964 with a random half, 0.976 with all), but lost with that of the clothes (0.840 against 0.859, "
-        "0.874 with all): the published gain over random did not reproduce there. Class balance is not kept: the rarest "
-        "class of the small set is drawn above. The analysis of linear mode connectivity was not repeated."
+        "Here 4 nets score 8,000 digits after two passes at the most; published were 10 nets, 50,000 "
+        "CIFAR images and a residual net after 10 to 20 of 200 passes. Use it to find wrong labels, or "
+        "when many nets will be trained on one data set: scoring costs as many steps as one training "
+        "here, so that for a single net it does not pay. All arms make the same number of steps. How far "
+        "one may prune depends on data and net: a fifth of the digits suffices, while with a fifth of the"
+        " clothes the hardest images, many of them ambiguous, teach far less than random ones. And on "
+        "development seeds a small convolutional net (network=conv) gained from the hardest half of the "
+        "digits (0.974 against 0.964 with a random half, 0.976 with all), but lost with that of the "
+        "clothes (0.840 against 0.859, 0.874 with all): the published gain over random did not reproduce "
+        "there. Class balance is not kept: the rarest class of the small set is drawn above. The analysis"
+        " of linear mode connectivity was not repeated."
     ),
 )  # fmt: skip
