@@ -228,7 +228,9 @@ class DecoupledUpdate(Learner):
         """Optimizers, predictors and running statistics."""
         predictors = {} if self.predictor_optimizer is None else self.predictor_optimizer.state_dict()
         return {
-            **super().state_dict(), "slow": {} if self.slow is None else self.slow.state_dict(), "synthetic": dict(self.synthetic.state_dict()), "predictor_optimizer": predictors,
+            **super().state_dict(),
+            "slow": {} if self.slow is None else self.slow.state_dict(),
+            "synthetic": dict(self.synthetic.state_dict()), "predictor_optimizer": predictors,
             "scales": dict(self._scales), "mean": self.gate.mean, "square": self.gate.square,
         }  # fmt: skip
 

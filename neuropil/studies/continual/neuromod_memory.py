@@ -124,7 +124,8 @@ def make_learner(arm: str, config: Episodes) -> DecoupledUpdate:
     return DecoupledUpdate(
         model, torch.optim.Adam(model.parameters(), lr=rate),
         slow=torch.optim.Adam(model.parameters(), lr=config.lr) if has_slow else None,
-        synthetic={"memory": SyntheticGradient(32)} if arm == "neuromodulated" else None, synthetic_lr=config.synthetic_lr,
+        synthetic={"memory": SyntheticGradient(32)} if arm == "neuromodulated" else None,
+        synthetic_lr=config.synthetic_lr,
         truncation=None if arm == "full" else config.truncation,
         gain=config.gain if has_slow else 0.0,
     )  # fmt: skip
