@@ -41,12 +41,12 @@ from neuropil.continual.hlop import HLOP as HLOP
 from neuropil.continual.homeostatic import HomeostaticLearningRate as HomeostaticLearningRate
 from neuropil.continual.lwf import LwF as LwF
 from neuropil.continual.mas import MAS as MAS
-from neuropil.continual.nhl import NHL as NHL
-from neuropil.continual.nhl import NeuroModulator as NeuroModulator
 from neuropil.continual.neuromod_memory import DecoupledUpdate as DecoupledUpdate
 from neuropil.continual.neuromod_memory import MemoryNetwork as MemoryNetwork
 from neuropil.continual.neuromod_memory import SurpriseGate as SurpriseGate
 from neuropil.continual.neuromod_memory import SyntheticGradient as SyntheticGradient
+from neuropil.continual.nhl import NHL as NHL
+from neuropil.continual.nhl import NeuroModulator as NeuroModulator
 from neuropil.continual.owm import OWM as OWM
 from neuropil.continual.parameter_l2 import ParameterL2 as ParameterL2
 from neuropil.continual.perceptron_theory import PerceptronPosterior as PerceptronPosterior
