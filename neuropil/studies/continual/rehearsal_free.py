@@ -225,6 +225,11 @@ study = Study(
         "not claimed. The head answers with cosines, whose rows of earlier classes the mask leaves untouched. "
         "Accuracies are low and vary by five to fifteen points with the order of the classes, so ten orders are "
         "compared in pairs. The weight of each penalty has its own scale: L2's depends on the size of the weights, "
-        "EWC's on a Fisher information averaged over single samples under the same mask as the loss."
+        "EWC's on a Fisher information averaged over single samples under the same mask as the loss. "
+        "What did not reproduce: no penalty is surely above masked fine-tuning. With a rate and a number of passes of "
+        "its own, plain fine-tuning under the mask keeps 40 % here, far more than the untuned baseline that the "
+        "expectation came from, and distillation, whose weight was chosen on two orders of the classes, holds so "
+        "fast on the others that new tasks are learned by half only. The mask itself, and a head whose old rows nobody "
+        "moves, is what carries these methods: use it first, and add L2, which costs one subtraction a weight."
     ),
 )  # fmt: skip
