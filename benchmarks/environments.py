@@ -14,8 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PINS = Path(__file__).with_name("peers.txt")
 
-# bindsnet imports these for its data sets and plots; they are large, or want another build of torch.
-_STUBBED = ("torchvision", "cv2", "skimage", "ale_py", "tensorboardX")
+# Peers import these for data sets, plots, logs and other methods; they are large, or want another build of torch.
+_STUBBED = (
+    "torchvision", "cv2", "skimage", "ale_py", "tensorboardX", "torchmetrics", "wandb", "gdown", "pytorchcv", "GPUtil",
+    "tensorboard", "qpsolvers", "quadprog",
+)  # fmt: skip
 _STUB = '''"""Stands in for a package that a peer imports and the benchmarks do not use."""
 import importlib
 import importlib.abc
@@ -24,13 +27,24 @@ import sys
 import types
 
 
+class _Anything(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _class(name)
+
+
+def _class(name):
+    return _Anything(name, (), {"__init__": lambda self, *given, **named: None, "__call__": lambda self, x=None: x})
+
+
 class _Module(types.ModuleType):
     __path__ = []
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _class(name)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -45,13 +59,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 sys.meta_path.append(_Finder())
-__version__ = "0.0"
+__version__ = "9.0"  # recent enough for whoever asks
 
 
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
-    return type(name, (), {}) if name[0].isupper() else importlib.import_module(f"{__name__}.{name}")
+    return _class(name) if name[0].isupper() else importlib.import_module(f"{__name__}.{name}")
 '''
 
 
