@@ -1,4 +1,20 @@
-"""Fast and slow weights: a few examples of new classes at a time, without losing the base or the gift for more."""
+"""Fast and slow weights: a few examples of new classes at a time, without losing the base or the gift for more.
+
+A reconstruction on other images: the paper's are miniature and tiered ImageNet and birds, its equations were not at
+hand. Ten digits and ten articles of clothing stand in, in an order drawn anew for each seed: eight base classes, four
+tasks of two classes with twenty images each, four classes never trained on. The task is known when answering.
+
+What was seen on development seeds, every arm tuned: slow weights that move only when a task ends, as the abstract
+suggests, put the body out of step with the heads of tasks it met halfway, and classes learned are answered worse than
+after plain fine-tuning. Moving them every ten steps, with fast weights starting again from them, mends that: classes
+learned are answered best of all arms, and the base is kept. The consolidating penalty then adds next to nothing, and
+classes to come profit by one to three points, not more: a low rate makes fine-tuning forget little too. A body that
+stops learning after the base classes is as good on classes to come, which are much like the base here. Use it where
+the base must not be lost and tasks bring few examples; where base classes span what will come, freeze the body instead.
+
+It keeps one copy of the weights and one importance for each; a step costs little more than a plain one, the end of a
+task one gradient a sample.
+"""
 
 from __future__ import annotations
 
