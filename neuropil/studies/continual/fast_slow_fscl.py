@@ -4,16 +4,21 @@ A reconstruction on other images: the paper's are miniature and tiered ImageNet 
 hand. Ten digits and ten articles of clothing stand in, in an order drawn anew for each seed: eight base classes, four
 tasks of two classes with twenty images each, four classes never trained on. The task is known when answering.
 
-What was seen on development seeds, every arm tuned: slow weights that move only when a task ends, as the abstract
-suggests, put the body out of step with the heads of tasks it met halfway, and classes learned are answered worse than
-after plain fine-tuning. Moving them every ten steps, with fast weights starting again from them, mends that: classes
-learned are answered best of all arms, and the base is kept. The consolidating penalty then adds next to nothing, and
-classes to come profit by one to three points, not more: a low rate makes fine-tuning forget little too. A body that
-stops learning after the base classes is as good on classes to come, which are much like the base here. Use it where
-the base must not be lost and tasks bring few examples; where base classes span what will come, freeze the body instead.
+The primary claim is undecided: with every arm tuned, slow weights are 0.7 points ahead of elastic consolidation of
+one set of weights, where a full point was claimed (interval from -0.7 to 2.0). Against fine-tuning the base classes
+keep 15 points more and all classes learned 5; on classes to come, what the paper is about, the gain of a point over
+fine-tuning and half a point over consolidation is within the spread of class orders. Consolidation alone keeps the
+base better. Tuned baselines take most of what untuned ones leave to be gained.
 
-It keeps one copy of the weights and one importance for each; a step costs little more than a plain one, the end of a
-task one gradient a sample.
+Slow weights that move only when a task ends, as the abstract suggests, put the body out of step with the heads of
+tasks it met halfway: on development seeds classes learned were answered worse than after fine-tuning. Moving them
+every ten steps, with fast weights starting again from them, mends that, and is what tuning chose; fast and slow
+weights are then the same when a task ends. The penalty is worth less than two points on top, most of it on the base.
+A body that stops learning after the base classes is within two points. Use it where tasks bring few examples and the
+base must be kept; where base classes span what will come, freezing the body is simpler.
+
+It keeps one copy of the weights and one importance for each; a step costs 1.4 times a plain one on this small network,
+the end of a task one gradient a sample.
 """
 
 from __future__ import annotations
