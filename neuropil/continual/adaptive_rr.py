@@ -68,6 +68,9 @@ class AdaptiveReplayRatio(ReplayRatio):
     So the fraction of active units of the critic is averaged over intervals of episodes; as soon as two intervals in
     a row differ by no more than `tolerance`, the high ratio begins.
 
+    Where early updates do no harm, as in the easy task of the study, replay much from the start: waiting only costs.
+    Watching costs one forward pass of the critic an episode.
+
     It knows nothing of the library that does the learning: `replay_ratio` drives a Stable-Baselines3 model with it, and
     in a loop of your own make `updates_due()` updates after each step, and `observe` after each episode.
 

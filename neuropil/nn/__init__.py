@@ -10,6 +10,7 @@ from neuropil.nn.axonal_delay import AxonalDelay, AxonalDelayState
 from neuropil.nn.batch_first import BatchFirst
 from neuropil.nn.cell import Cell, SpikingCell
 from neuropil.nn.conductance import ConductanceLIF, ConductanceState
+from neuropil.nn.content_memory import ContentAddressableMemory, ContentMemoryState
 from neuropil.nn.cosine import CosineLinear
 from neuropil.nn.dale import Dale
 from neuropil.nn.delay import DelayLinear, DelayState
@@ -105,6 +106,8 @@ __all__ = [
     "ClassSums",
     "ConductanceLIF",
     "ConductanceState",
+    "ContentAddressableMemory",
+    "ContentMemoryState",
     "CosineLinear",
     "CountCrossEntropy",
     "CountReadout",
