@@ -24,7 +24,7 @@ nir = pytest.importorskip("nir")
 pytestmark = pytest.mark.peer
 
 DT = 1e-4
-STEPS = 60
+STEPS = 40
 
 
 def lif():
