@@ -17,11 +17,13 @@ back through each neuron's own state alone, which gives the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
@@ -68,8 +70,9 @@ class EPropRecurrent(Recurrent):
         check_finite(x, "EPropRecurrent input")
         start: RecurrentState = self.initial_state(x) if state is None else state
         self.check_state(start, x)
-        before, driven, carried = self._run(x.detach(), start)
-        currents = x + self._back_over_time(before, start.weights)
+        with _computed_once(self.weights):
+            before, driven, carried = self._run(x.detach(), start)
+            currents = x + self._back_over_time(before, start.weights)
         # the very numbers of the run, whose sums were taken step by step, with this gradient
         currents = driven + (currents - currents.detach())
         output, cell = self.cell(currents, start.cell)
@@ -207,6 +210,20 @@ class EProp(Backprop):
 
     def _listen(self, _: nn.Module, __: Any, answer: tuple[Tensor, Any]) -> None:
         self._spikes.append(answer[0])
+
+
+@contextmanager
+def _computed_once(module: nn.Module) -> Iterator[None]:
+    """Keep parametrized weights for a whole run, with their gradient: a step without one must not be kept for all."""
+    parametrized = [part for part in module.modules() if parametrize.is_parametrized(part)]
+    if not parametrized:
+        yield
+        return
+    with parametrize.cached():
+        for part in parametrized:
+            for name in part.parametrizations:  # type: ignore[union-attr]
+                getattr(part, name)
+        yield
 
 
 def _stepper(cell: Stateful) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:

@@ -15,7 +15,17 @@ PAGES = sorted(
 
 def test_the_tutorials_are_among_the_pages() -> None:
     names = {path.stem for path in PAGES}
-    assert {"index", "keeps", "plugin", "data", "neuron", "spiking", "claim", "from-snntorch", "from-avalanche"} <= names
+    assert {
+        "index",
+        "keeps",
+        "plugin",
+        "data",
+        "neuron",
+        "spiking",
+        "claim",
+        "from-snntorch",
+        "from-avalanche",
+    } <= names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -187,6 +187,12 @@ def test_delays_and_parametrized_weights_learn() -> None:
         assert torch.equal(spikes, expected)
         spikes.sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in weights.parameters())
+    plain.zero_grad()
+    with (
+        parametrize.cached()
+    ):  # which would keep the first weight it is asked for, with a gradient or without
+        EPropRecurrent(LIF(0.9), plain)(x)[0].sum().backward()
+    assert plain.parametrizations.weight.original.grad.any()
 
 
 def test_rates_are_drawn_to_their_target() -> None:
