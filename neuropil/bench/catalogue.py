@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -84,6 +86,9 @@ def results_directory() -> Path:
 def load_study(name: str) -> Study:
     """Import the study of a system.
 
+    What the run showed, and why a claim fails, stands in the study file's docstring below its first line: words about
+    a result leave the evidence fresh. It comes before the study's own notes.
+
     Raises UnknownNameError for an id that is not catalogued, or is catalogued and not built yet.
     """
     entry = find(name)
@@ -94,7 +99,8 @@ def load_study(name: str) -> Study:
     study = getattr(module, "study", None)
     if not isinstance(study, Study) or study.id != name:
         raise ConfigError(f"{path.name}: must define `study`, a Study with id {name!r}")
-    return study
+    found = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[2]
+    return replace(study, notes="\n\n".join(filter(None, [found, study.notes])))
 
 
 def status(entry: Entry) -> Status:

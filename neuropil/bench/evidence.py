@@ -50,7 +50,7 @@ def is_evidence(study: Study, result: Result) -> bool:
     return (
         result.scale == "laptop"
         and result.arms == tuple(study.arms)
-        and result.seeds == tuple(range(study.seeds))
+        and result.seeds == tuple(study.seed_range)
         and not result.overrides
         and not result.failures
         and any(entry.id == study.id for entry in (*catalogue.entries(), *catalogue.leagues()))

@@ -206,7 +206,7 @@ def _arms(study: Study, arms: Sequence[str] | None) -> tuple[str, ...]:
 
 def _seeds(study: Study, scale: Scale, seeds: Sequence[int] | None) -> tuple[int, ...]:
     if seeds is None:
-        return tuple(range(1 if scale == "smoke" else study.seeds))
+        return tuple(study.seed_range[:1] if scale == "smoke" else study.seed_range)
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seeds: expected integers from 0 to {DEVELOPMENT - 1}, got {seed!r}")

@@ -75,12 +75,18 @@ class Study:
     search: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by field or arm.field
     seeds: int = 5
+    first_seed: int = 0  # a run that repeats an earlier one begins after the seeds of that
     objective: str = "acc"  # what `tune` maximises on validation data
     tune_trials: int = 8  # settings tried per arm, the same for every arm
     published: Mapping[str, float] = field(default_factory=dict)  # "arm.metric": the paper's number
     data: Callable[[Any], str] | None = None  # config -> checksum of the data that its trials read
     figures: tuple[Any, ...] = ()  # what the report draws, see `neuropil.bench.figures`
-    notes: str = ""  # what did not reproduce, what differs from the paper
+    notes: str = ""  # what differs from the paper, and how to use it; see `catalogue.load_study` for the rest
+
+    @property
+    def seed_range(self) -> range:
+        """Seeds of the evidence."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def __post_init__(self) -> None:
         primary = [claim for claim in self.claims if claim.primary]
