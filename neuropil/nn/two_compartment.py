@@ -31,11 +31,11 @@ class TwoCompartment(Compartmental):
     reduced Traub model".
 
     Args:
-        somatic_capacitance: > 0; with leaks in nanosiemens and times in milliseconds, picofarads. This and the next six
-            are a number or a tensor of `features`.
-        dendritic_capacitance: > 0.
-        somatic_leak: > 0.
-        dendritic_leak: > 0.
+        somatic_capacitance: Positive; with leaks in nanosiemens and times in milliseconds, picofarads. This and the next
+            six are a number or a tensor of `features`.
+        dendritic_capacitance: positive.
+        somatic_leak: positive.
+        dendritic_leak: positive.
         coupling: Conductance between the two, > 0.
         reset: Membrane of the soma after a spike, below the threshold.
         threshold: Membrane of the soma at which it fires.
