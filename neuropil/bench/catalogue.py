@@ -100,7 +100,8 @@ def load_study(name: str) -> Study:
     if not isinstance(study, Study) or study.id != name:
         raise ConfigError(f"{path.name}: must define `study`, a Study with id {name!r}")
     found = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[2]
-    return replace(study, notes="\n\n".join(filter(None, [found, study.notes])))
+    parts = [part for part in (found, study.notes) if part]
+    return replace(study, notes="\n\n".join(dict.fromkeys(parts)))
 
 
 def status(entry: Entry) -> Status:

@@ -31,8 +31,8 @@ class TwoCompartment(Compartmental):
     reduced Traub model".
 
     Args:
-        somatic_capacitance: Positive; with leaks in nanosiemens and times in milliseconds, picofarads. This and the next
-            six are a number or a tensor of `features`.
+        somatic_capacitance: positive; with leaks in nanosiemens and times in milliseconds, picofarads. This and the
+            next six are a number or a tensor of `features`.
         dendritic_capacitance: positive.
         somatic_leak: positive.
         dendritic_leak: positive.

@@ -1,4 +1,9 @@
-"""Homeostasis: a learner whose learning rate hangs on what it recognises, in a world where classes exchange names."""
+"""Homeostasis: a learner whose learning rate hangs on what it recognises, in a world where classes exchange names.
+
+The primary claim does not hold. In a fair comparison, where every arm may take the wider network, homeostasis is 0.7
+points above its first rate kept constant (0.4 to 1.0), and 1 was asked for: a wider network learns faster at the same
+small rate, and what growing rates have to mend is less. At ten exchanges a pass the gain is 6 points.
+"""
 
 from __future__ import annotations
 

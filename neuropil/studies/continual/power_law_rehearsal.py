@@ -1,4 +1,9 @@
-"""Power-law rehearsal: an environment in which earlier tasks come back ever more rarely is enough to keep them."""
+"""Power-law rehearsal: an environment in which earlier tasks come back ever more rarely is enough to keep them.
+
+In the first run, on seeds 0 to 4, the primary claim was undecided (6.8 points, 5.0 to 8.5, 6 asked for); this one, on
+fresh seeds and with the same margin, decides it. Ahead of EWC by 3 points it is not: EWC's springs, once their strength
+and the rate are searched, keep almost as much (half a point less), and synaptic intelligence keeps as much.
+"""
 
 from __future__ import annotations
 
