@@ -1,9 +1,9 @@
 """Fast and slow learning: a memory's controllers learn from predicted gradients, a few steps at a time.
 
-In the first run, on seeds 0 to 4, the primary claim was undecided (21 points, 1 to 41); this one is on fresh seeds, with
-the same margins. What does not reproduce: the slow path alone is far ahead, above all on the rare label, and predictions
-hardly point along the gradients that arrive. Fast steps on predictions beat truncated gradients because the slow path is
-beside them; what the predictions themselves add is the difference to the arm without them.
+In the first run, on seeds 0 to 4, the primary claim was undecided (21 points, 1 to 41); this one is on fresh seeds,
+with the same margins. What does not reproduce: the slow path alone is far ahead, above all on the rare label, and
+predictions hardly point along the gradients that arrive. Fast steps on predictions beat truncated gradients because
+the slow path is beside them; what the predictions themselves add is the difference to the arm without them.
 """
 
 from __future__ import annotations
