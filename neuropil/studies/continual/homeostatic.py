@@ -121,6 +121,8 @@ def _thin(values: list[float], points: int = 120) -> list[float]:
     return [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
 
 
+_WIDTHS = ((80, 60), (160, 120))
+
 study = Study(
     id="homeostatic",
     summary=(
@@ -138,14 +140,14 @@ study = Study(
         "random": RegulatedSetting(),
         "constant": ShiftSetting(),
         "fixed": ShiftSetting(lr=0.04),
-        "homeostatic_best": RegulatedSetting(lr=0.03),
+        "homeostatic_best": RegulatedSetting(lr=0.03, share=0.05),
     },
     search={
-        "homeostatic": {"share": (0.05, 0.1, 0.2, 0.4)},
-        "random": {"share": (0.05, 0.1, 0.2, 0.4)},
-        "constant": {"hidden": ((80, 60), (160, 60), (80,), (160, 120))},
-        "fixed": {"lr": (0.02, 0.04, 0.06, 0.1)},
-        "homeostatic_best": {"lr": (0.03, 0.06), "share": (0.05, 0.2)},
+        "homeostatic": {"hidden": _WIDTHS, "share": (0.1, 0.2)},
+        "random": {"hidden": _WIDTHS, "share": (0.1, 0.2)},
+        "constant": {"hidden": (*_WIDTHS, (80,), (160, 60))},
+        "fixed": {"hidden": _WIDTHS, "lr": (0.04, 0.06)},
+        "homeostatic_best": {"hidden": _WIDTHS, "lr": (0.03, 0.06)},
     },
     tune_trials=4,
     trial=trial,
@@ -189,13 +191,16 @@ study = Study(
         figures.MetricStrip("online_10", title="Online accuracy, ten exchanges a pass"),
     ),
     notes=(
+        "This is the second run. In the first, only the constant rate could choose the network's width: it took twice "
+        "the published one, worth 2 points, and the primary claim failed (-0.2 points, -0.5 to 0.0). Now every arm may "
+        "take the wide network; margins are those of the first run. "
         "Accuracy is online: every batch is answered before it is learned, all through a life of five passes over "
         "2,000 images. The paper starts all learners at one small rate; so do homeostatic, random and constant here, "
         "at 0.01. The comparison rests on that: any learner whose rate grows does better, random regulation depends "
-        "on which way the coin drifts, and on development seeds the best fixed rate, which the paper does not report, "
-        "was above every regulated learner. One regulation is made a batch, with the batch's whole gradient and its "
-        "last image, where the paper's code looks at every image with the running gradient. Weights are drawn as He "
-        "et al. do, biases begin at zero. Use it as a model of a learner with needs, not to choose a learning rate; "
-        "it costs about three plain updates."
+        "on which way the coin drifts, and the best fixed rate, which the paper does not report, was above every "
+        "regulated learner. One regulation is made a batch, with the batch's whole gradient and its last image, where "
+        "the paper's code looks at every image with the running gradient. Weights are drawn as He et al. do, biases "
+        "begin at zero. Use it as a model of a learner with needs, not to choose a learning rate; it costs about two "
+        "plain updates, and without exchanges its restless rate costs 2 points."
     ),
 )  # fmt: skip
