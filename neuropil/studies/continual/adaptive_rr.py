@@ -1,11 +1,4 @@
-"""Adaptive replay ratio: an agent that begins with few updates per step and goes over to many.
-
-Swinging up a pendulum from its state is far from the published setting (images, a million steps, augmentation), and the
-gain did not reproduce: the primary claim is undecided, and arms that replay much sooner score clearly better, though
-the critic that is always updated much does end with fewer active units, as published. In ten episodes the change came
-after four to eight. The adaptive arm's search knew the rates 0.001 and 0.002 only, that of the high arm chose 0.004:
-a fairer search is due. There is no test set; settings were chosen on other seeds.
-"""
+"""Adaptive replay ratio: an agent that begins with few updates per step and goes over to many."""
 
 from __future__ import annotations
 
@@ -228,8 +221,9 @@ _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 study = Study(
     id="adaptive-rr",
     summary=(
-        "An agent that replays much from the start wears its critic out. This one begins with one update every second "
-        "step, watches how many of the critic's units are active, and goes over to two a step when that has settled."
+        "An agent that replays much from the start wears its critic out. This one begins with one update "
+        "every second step, watches how many of the critic's units are active, and goes over to two a "
+        "step when that has settled."
     ),
     citation="""@inproceedings{ma2024plasticity,
   title     = {Revisiting Plasticity in Visual Reinforcement Learning: Data, Modules and Training Stages},
@@ -248,8 +242,8 @@ study = Study(
         "relabel-high": Relabelled(),
     },
     search={
-        "adaptive": {"lr": (1e-3, 2e-3), "tolerance": (0.01, 0.02)},
-        "scheduled": {"lr": (1e-3, 2e-3), "switch_step": (600, 1000)},
+        "adaptive": {"lr": (2e-3, 4e-3), "interval": (1, 2)},
+        "scheduled": {"lr": (2e-3, 4e-3), "switch_step": (600, 1000)},
         "low": {"lr": _RATES},
         "high": {"lr": _RATES},
         "relabel-adaptive": {"lr": (1e-3, 2e-3), "tolerance": (0.005, 0.01)},
@@ -310,5 +304,18 @@ study = Study(
             y_title="active units",
         ),
         figures.CostBars(),
+    ),
+    notes=(
+        "Swinging up a pendulum from its state is far from the published setting (images, a million "
+        "steps, augmentation), and what replaying much costs there in the end does not show here: the arm"
+        " that always replays much scores best. Its critic does end with fewer active units, as "
+        "published. This is the second attempt. In the first, which had a narrower choice of rates for "
+        "the adaptive arm (0.001 and 0.002) than for the others, the claim on the low arm was undecided "
+        "(0.02, from -0.02 to 0.06) and both comparisons with arms that replay much sooner failed (-0.25 "
+        "and -0.12): in ten episodes the change came after four to eight. Use the controller where early "
+        "updates do harm; on easy tasks replay much from the start. It costs one forward pass of the "
+        "critic per episode. Scores are mean returns of training, rescaled; there is no test set, and "
+        "settings were chosen on other seeds. Images that are relabelled at first are the supervised "
+        "cross-check."
     ),
 )  # fmt: skip

@@ -142,6 +142,8 @@ study = Study(
         "joint": {"lr": _RATES, "epochs": (2, 3)},
     },
     trial=trial,
+    seeds=24,
+    first_seed=5,  # the five before left the primary claim undecided and served to choose how many are needed
     data=lambda config: data.load(config.dataset).checksum,
     claims=(
         exceeds(
