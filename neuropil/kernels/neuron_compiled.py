@@ -1,8 +1,9 @@
 """Scans of neurons with several states: a tile of neurons at a time, all of its time steps in one pass.
 
 Arrays are `[time, lanes]` for the input, `[states, lanes]` for the state and `[parameters, period]` for parameters,
-which repeat along the lanes. `model` is a number in MODELS. The backward pass scans a segment of steps anew from the
-states at its start, as the leaky neurons' does.
+which repeat along the lanes. `model` is a tuple in MODELS: its length, known when a scan is compiled, leaves only that
+model's code in it, for a scan of all of them is too large for the compiler to find vectors in. The backward pass scans
+a segment of steps anew from the states at its start, as the leaky neurons' does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from neuropil.kernels.synaptic_compiled import synaptic_back, synaptic_membrane,
 Array = Any  # numpy arrays, as Numba sees them
 
 MODELS = {
-    name: number
+    name: (0,) * (number + 1)
     for number, name in enumerate(
         ("synaptic", "adaptive", "izhikevich", "quadratic", "adex", "resonator", "refractory")
     )
@@ -36,38 +37,38 @@ SEGMENT = 32  # steps whose states the backward pass finds anew at a time
 
 
 @kernel_part
-def step(model: int, x: Array, p: Array, s: Array, zero: bool, spikes: Array) -> None:
+def step(model: tuple[int, ...], x: Array, p: Array, s: Array, zero: bool, spikes: Array) -> None:
     """One time step of a tile."""
-    if model == 0:
+    if len(model) == 1:
         synaptic_step(x, p, s, zero, spikes)
-    elif model == 1:
+    elif len(model) == 2:
         adaptive_step(x, p, s, zero, spikes)
-    elif model == 2:
+    elif len(model) == 3:
         izhikevich_step(x, p, s, spikes)
-    elif model == 3:
+    elif len(model) == 4:
         quadratic_step(x, p, s, spikes)
-    elif model == 4:
+    elif len(model) == 5:
         adex_step(x, p, s, spikes)
-    elif model == 5:
+    elif len(model) == 6:
         resonator_step(x, p, s, spikes)
     else:
         refractory_step(x, p, s, zero, spikes)
 
 
 @kernel_part
-def membrane(model: int, x: Array, p: Array, s: Array, u: Array, h: Array) -> None:
+def membrane(model: tuple[int, ...], x: Array, p: Array, s: Array, u: Array, h: Array) -> None:
     """Membrane before the reset, and threshold, of a time step that starts from `s`."""
-    if model == 0:
+    if len(model) == 1:
         synaptic_membrane(x, p, s, u, h)
-    elif model == 1:
+    elif len(model) == 2:
         adaptive_membrane(x, p, s, u, h)
-    elif model == 2:
+    elif len(model) == 3:
         izhikevich_membrane(x, p, s, u, h)
-    elif model == 3:
+    elif len(model) == 4:
         quadratic_membrane(x, p, s, u, h)
-    elif model == 4:
+    elif len(model) == 5:
         adex_membrane(x, p, s, u, h)
-    elif model == 5:
+    elif len(model) == 6:
         resonator_membrane(x, p, s, u, h)
     else:
         refractory_membrane(x, p, s, u, h)
@@ -75,7 +76,7 @@ def membrane(model: int, x: Array, p: Array, s: Array, u: Array, h: Array) -> No
 
 @kernel_part
 def back(
-    model: int,
+    model: tuple[int, ...],
     x: Array,
     p: Array,
     s: Array,
@@ -89,17 +90,17 @@ def back(
     g_x: Array,
 ) -> None:
     """Gradients of a time step that starts from `s`."""
-    if model == 0:
+    if len(model) == 1:
         synaptic_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
-    elif model == 1:
+    elif len(model) == 2:
         adaptive_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
-    elif model == 2:
+    elif len(model) == 3:
         izhikevich_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
-    elif model == 3:
+    elif len(model) == 4:
         quadratic_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
-    elif model == 4:
+    elif len(model) == 5:
         adex_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
-    elif model == 5:
+    elif len(model) == 6:
         resonator_back(x, p, s, u, g_spike, detach, a, g, g_p, g_x)
     else:
         refractory_back(p, s, u, g_spike, zero, detach, a, g, g_p, g_x)
@@ -132,7 +133,7 @@ def clear(target: Array) -> None:
 def neuron_forward(
     start: int,
     stop: int,
-    model: int,
+    model: tuple[int, ...],
     x: Array,
     state: Array,
     parameters: Array,
@@ -160,7 +161,7 @@ def neuron_forward(
 def neuron_backward(
     start: int,
     stop: int,
-    model: int,
+    model: tuple[int, ...],
     x: Array,
     saved: Array,
     state: Array,
