@@ -19,6 +19,8 @@ from tests.guarantees.recording import pytest_collection_modifyitems as pytest_c
 from tests.guarantees.recording import pytest_configure as pytest_configure
 from tests.guarantees.recording import pytest_sessionfinish as pytest_sessionfinish
 
+collect_ignore = ["spiking/neurobench_peer.py"]  # run by the peers' Python, which alone has what it imports
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = frozenset(filter(None, os.environ.get("NEUROPIL_REQUIRE", "").split(",")))
 

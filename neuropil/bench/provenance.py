@@ -7,13 +7,14 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from neuropil.bench import catalogue
 from neuropil.bench.code import FileHash, hash_files
 from neuropil.bench.study import Study
-from neuropil.errors import UnknownNameError
+from neuropil.errors import NeuropilError, UnknownNameError
 
 
 def code_of(study: Study) -> dict[str, FileHash]:
@@ -37,7 +38,24 @@ def code_of(study: Study) -> dict[str, FileHash]:
 
 def data_of(study: Study, configs: Mapping[str, Any]) -> dict[str, str | None]:
     """Checksum of the data that each arm reads; None where the study names none."""
-    return {arm: study.data(config) if study.data else None for arm, config in configs.items()}
+    return {arm: _checksum(study, config) for arm, config in configs.items()}
+
+
+def _checksum(study: Study, config: Any) -> str | None:
+    if study.data is None:
+        return None
+    try:
+        return study.data(config)
+    except NeuropilError as error:
+        # the data says what is wrong with a name, not which setting gave it
+        blamed = [
+            f.name
+            for f in fields(config)
+            if isinstance(value := getattr(config, f.name), str) and repr(value)[:40] in str(error)
+        ]
+        if not blamed or str(error).startswith(f"{blamed[0]}:"):
+            raise
+        raise type(error)(f"{blamed[0]}: {error}") from None
 
 
 def version(package: str) -> str | None:

@@ -98,7 +98,12 @@ class QuadraticPenalty(Plugin):
     def _grow(self) -> None:
         """Weights of outputs that have grown since hang free: no stiffness, anchored where they are."""
         for name, stiffness in self._stiffness.items():
-            here, known = self.model.get_parameter(name).detach(), len(stiffness) if stiffness.dim() else 0
+            here = self.model.get_parameter(name).detach()
+            if not stiffness.dim():  # one number for all: it holds as many as the anchor has
+                if self._anchor[name].shape == here.shape:
+                    continue
+                stiffness = stiffness.expand_as(self._anchor[name])
+            known = len(stiffness)
             if stiffness.shape != here.shape and stiffness.shape[1:] == here.shape[1:] and known < len(here):
                 self._stiffness[name] = torch.cat([stiffness, torch.zeros_like(here[known:])])
                 self._anchor[name] = torch.cat([self._anchor[name], here[known:].clone()])

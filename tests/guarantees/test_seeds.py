@@ -40,8 +40,11 @@ def trials(order: str) -> dict[str, Any]:
             continue
         study = catalogue.load_study(entry.id)
         configs = override_arms(study.arms, study.scales.get("smoke", {}))
-        known = {name for config in configs.values() for name in vars(config)}
-        configs = override_arms(configs, {name: value for name, value in SMALL.items() if name in known})
+        known = {name: value for config in configs.values() for name, value in vars(config).items()}
+        small = {name: value for name, value in SMALL.items() if name in known}
+        if isinstance(known.get("hidden"), int):  # a network of one width
+            small["hidden"] = "24"
+        configs = override_arms(configs, small)
         arms = list(configs) if order == "forward" else list(reversed(configs))
         for arm in arms:
             reply = compute(Job("key", Trial(arm, configs[arm], 3, "smoke"), study.trial))

@@ -22,7 +22,7 @@ from neuropil.continual import (
     replay_history,
     replay_ratio,
 )
-from neuropil.errors import MissingExtraError
+from neuropil.errors import MissingExtraError, UnknownNameError, nearest
 from neuropil.training.plasticity import fraction_active_units
 
 
@@ -48,8 +48,8 @@ class Acting(Config):
     )
     interval: int = setting(2, "episodes in a mean", low=1)
     switch_step: int = setting(1000, "step at which the arm without a look at the critic changes", low=0)
-    worst: float = setting(-1600.0, "return of an episode that scores 0")
-    best: float = setting(0.0, "return of an episode that scores 1")
+    worst: float = setting(-1600.0, "return of an episode that scores 0", low=-1e9, high=1e9)
+    best: float = setting(0.0, "return of an episode that scores 1", low=-1e9, high=1e9)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,16 @@ def _tail(values: Sequence[float], count: int) -> float:
 
 
 def _checksum(config: Acting | Relabelled) -> str:
-    return data.load(config.dataset).checksum if isinstance(config, Relabelled) else config.environment
+    if isinstance(config, Relabelled):
+        return data.load(config.dataset).checksum
+    try:
+        import gymnasium  # noqa: PLC0415
+    except ImportError:
+        raise MissingExtraError("adaptive-rr needs gymnasium: pip install 'neuropil[rl]'") from None
+    if config.environment not in gymnasium.registry:
+        name = config.environment[:40]
+        raise UnknownNameError(f"environment: none is called {name!r}{nearest(name, gymnasium.registry)}")
+    return config.environment
 
 
 _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
