@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_LONGEST_LIST = 90  # characters of names that still make a line that is read
+_LONGEST_LIST = 60
 
 
 class NeuropilError(Exception):

@@ -150,7 +150,7 @@ SOURCES = {
 def source(name: str) -> Source:
     """The data set of that name; UnknownNameError names the nearest when there is none."""
     if name not in SOURCES:
-        raise UnknownNameError(f"no data set is called {name!r}{nearest(name, SOURCES)}")
+        raise UnknownNameError(f"no data set is called {name[:40]!r}{nearest(name, SOURCES)}")
     return SOURCES[name]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from neuropil.bench import catalogue, runner
 from neuropil.bench.fields import override_arms
+from neuropil.bench.provenance import data_of
 from neuropil.cli.main import main
 from neuropil.errors import NeuropilError
 
@@ -114,8 +115,7 @@ def checked(field: Field, text: str) -> None:
     """What a run does with settings before it makes anything."""
     study = catalogue.load_study(field.study)
     config = override_arms(study.arms, {f"{field.arm}.{field.name}": text})[field.arm]
-    if study.data is not None:
-        study.data(config)
+    data_of(study, {field.arm: config})
 
 
 def one_line_naming(message: str, name: str) -> bool:
