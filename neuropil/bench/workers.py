@@ -222,13 +222,15 @@ def _restored() -> Iterator[None]:
     """Leave the process's random states and torch's settings as they were."""
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
     dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):  # numpy's and scikit-learn's products round by thread
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002

@@ -29,11 +29,6 @@ SMALL = {
 
 def trials(order: str) -> dict[str, Any]:
     """What every arm of every study answers on a small setting, computed one after the other in this process."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(
-        1, user_api="blas"
-    )  # as the runner's workers do: scikit-learn's products round by thread
     from neuropil.bench import catalogue
     from neuropil.bench.fields import override_arms
     from neuropil.bench.study import Trial
