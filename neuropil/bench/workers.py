@@ -41,7 +41,8 @@ def compute(job: Job) -> Reply:
     try:
         _prepare(job.trial.seed)
         began = time.perf_counter()
-        outcome = job.function(job.trial)
+        with _linear_algebra_on_one_thread():
+            outcome = job.function(job.trial)
         return Reply(record_of(job.trial, outcome, job.key, time.perf_counter() - began))
     except Exception as error:
         return Reply(None, _one_line(error), traceback.format_exc())
@@ -217,20 +218,26 @@ def _prepare(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _linear_algebra_on_one_thread() -> contextlib.AbstractContextManager[object]:
+    """Numpy's and scikit-learn's products round by their number of threads, and take it from the environment."""
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    limits: contextlib.AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limits
+
+
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
     """Leave the process's random states and torch's settings as they were."""
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
     dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
-        with threadpool_limits(1, user_api="blas"):  # numpy's and scikit-learn's products round by thread
-            yield
+        yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
