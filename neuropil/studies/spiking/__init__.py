@@ -1,0 +1,1 @@
+"""Studies of networks that speak in spikes."""
