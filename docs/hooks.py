@@ -16,7 +16,7 @@ from neuropil.bench.result import Result
 from neuropil.bench.study import Study
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("nn", "training", "data", "continual", "spiking", "bench")
+PACKAGES = ("nn", "training", "data", "continual", "spiking", "editing", "bench")
 # Some of these are written by commands, and may be missing.
 HELD = ("architecture.md", "hlop-elsewhere.md", "statistics.md", "benchmarks.md", "guarantees.md")
 

@@ -1,0 +1,1 @@
+"""Networks that are changed after training: made to forget, corrected, composed."""

@@ -1,0 +1,1 @@
+"""Studies of networks that are changed after training."""
