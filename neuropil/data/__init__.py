@@ -50,4 +50,11 @@ from neuropil.data.task import Stream as Stream
 from neuropil.data.task import Task as Task
 from neuropil.data.task_free import drifting as drifting
 from neuropil.data.task_free import mixture as mixture
+from neuropil.data.texts import TEXTS as TEXTS
+from neuropil.data.texts import Text as Text
+from neuropil.data.texts import as_bytes as as_bytes
+from neuropil.data.texts import as_text as as_text
+from neuropil.data.texts import load_text as load_text
+from neuropil.data.texts import own_text as own_text
+from neuropil.data.texts import text_windows as text_windows
 from neuropil.data.video_events import video_to_events as video_to_events

@@ -13,6 +13,7 @@ from neuropil.nn.conductance import ConductanceLIF, ConductanceState
 from neuropil.nn.content_memory import ContentAddressableMemory, ContentMemoryState
 from neuropil.nn.cosine import CosineLinear
 from neuropil.nn.dale import Dale
+from neuropil.nn.decoder import CausalAttention, Decoder, DecoderBlock, FeedForward, generate, rotate
 from neuropil.nn.delay import DelayLinear, DelayState
 from neuropil.nn.dsr import DSR, DSRState
 from neuropil.nn.elementwise import Heaviside, Scale
@@ -74,6 +75,7 @@ from neuropil.nn.refractory import Refractory, RefractoryState
 from neuropil.nn.resonator import ResonateAndFire, ResonateAndFireState
 from neuropil.nn.sequential import Sequential
 from neuropil.nn.sharing import shared_copy
+from neuropil.nn.sites import Site, activation_sites, attach, override_sites, read_sites
 from neuropil.nn.soft_hebb import soft_hebb_step, soft_hebbian_change
 from neuropil.nn.sparse import SparseLinear
 from neuropil.nn.stateful import Stateful
@@ -102,6 +104,7 @@ __all__ = [
     "AxonalDelay",
     "AxonalDelayState",
     "BatchFirst",
+    "CausalAttention",
     "Cell",
     "ClassSums",
     "ConductanceLIF",
@@ -113,6 +116,8 @@ __all__ = [
     "CountReadout",
     "DSRState",
     "Dale",
+    "Decoder",
+    "DecoderBlock",
     "DelayLinear",
     "DelayState",
     "DoubleExponentialState",
@@ -120,6 +125,7 @@ __all__ = [
     "ExponentialState",
     "ExponentialSynapse",
     "FastSigmoid",
+    "FeedForward",
     "FeedbackConv2d",
     "FeedbackLinear",
     "Graph",
@@ -159,6 +165,7 @@ __all__ = [
     "Sigmoid",
     "SignSymmetricConv2d",
     "SignSymmetricLinear",
+    "Site",
     "SparseLinear",
     "SpikingCell",
     "Stateful",
@@ -175,18 +182,24 @@ __all__ = [
     "TwoCompartment",
     "TwoCompartmentState",
     "WeightedRateReadout",
+    "activation_sites",
+    "attach",
     "class_sums",
     "delay_map",
     "gamma_spread",
+    "generate",
     "grow_outputs",
     "hmc_sample",
     "latency",
     "membrane_traces",
+    "override_sites",
     "phase_portrait",
     "prototype_logits",
     "raster",
     "rate_histogram",
+    "read_sites",
     "record",
+    "rotate",
     "shared_copy",
     "soft_hebb_step",
     "soft_hebbian_change",

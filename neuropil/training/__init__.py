@@ -10,6 +10,11 @@ from neuropil.training.history import backward_transfer as backward_transfer
 from neuropil.training.history import forgetting_measure as forgetting_measure
 from neuropil.training.history import forward_transfer as forward_transfer
 from neuropil.training.history import intransigence as intransigence
+from neuropil.training.language import kept_weights as kept_weights
+from neuropil.training.language import logits_of as logits_of
+from neuropil.training.language import next_token_logits as next_token_logits
+from neuropil.training.language import train_language_model as train_language_model
+from neuropil.training.language import windows_of as windows_of
 from neuropil.training.learner import OTTT as OTTT
 from neuropil.training.learner import Backprop as Backprop
 from neuropil.training.learner import Learner as Learner
