@@ -21,6 +21,10 @@ from neuropil.spiking.echo_state import EchoStateClassifier as EchoStateClassifi
 from neuropil.spiking.eprop import EProp as EProp
 from neuropil.spiking.eprop import EPropRecurrent as EPropRecurrent
 from neuropil.spiking.eprop import eligibility_traces as eligibility_traces
+from neuropil.spiking.feast import FEASTLayer as FEASTLayer
+from neuropil.spiking.feast import FeatureEvents as FeatureEvents
+from neuropil.spiking.feast import TimeSurfaces as TimeSurfaces
+from neuropil.spiking.feast import time_surfaces as time_surfaces
 from neuropil.spiking.force import FORCE as FORCE
 from neuropil.spiking.interchange import from_nir as from_nir
 from neuropil.spiking.interchange import to_nir as to_nir
