@@ -18,6 +18,12 @@ from neuropil.spiking.decolle import DECOLLE as DECOLLE
 from neuropil.spiking.driven import DrivenCell as DrivenCell
 from neuropil.spiking.echo_state import EchoState as EchoState
 from neuropil.spiking.echo_state import EchoStateClassifier as EchoStateClassifier
+from neuropil.spiking.ei_reservoir import EIReservoir as EIReservoir
+from neuropil.spiking.ei_reservoir import EIReservoirClassifier as EIReservoirClassifier
+from neuropil.spiking.ei_reservoir import InhibitoryDesign as InhibitoryDesign
+from neuropil.spiking.ei_reservoir import InhibitoryHomeostasis as InhibitoryHomeostasis
+from neuropil.spiking.ei_reservoir import adapt_inhibition as adapt_inhibition
+from neuropil.spiking.ei_reservoir import design_inhibition as design_inhibition
 from neuropil.spiking.eprop import EProp as EProp
 from neuropil.spiking.eprop import EPropRecurrent as EPropRecurrent
 from neuropil.spiking.eprop import eligibility_traces as eligibility_traces
