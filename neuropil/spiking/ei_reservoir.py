@@ -158,7 +158,8 @@ def design_inhibition(
     wanted = E @ target + drive - threshold - logit(target) / gain
     has = I @ target
     scale = np.divide(wanted, has, out=np.ones(len(E)), where=has > 0)
-    return np.maximum(scale, 0.0)[:, None] * I
+    designed: Array = np.maximum(scale, 0.0)[:, None] * I
+    return designed
 
 
 class _EIReservoir(Reservoir):
@@ -213,10 +214,10 @@ class _EIReservoir(Reservoir):
         heard = rng.random((self.units, inputs)) < self.input_density
         self.input_weight_ = heard * rng.uniform(-self.input_scale, self.input_scale, (self.units, inputs))
         if self.adaptation is not None:
-            target = self.adaptation.target_rate
-            drawn = rng.beta(*target, self.units) if isinstance(target, tuple) else target
+            target: Any = self.adaptation.target_rate
+            rates = rng.beta(target[0], target[1], self.units) if isinstance(target, tuple) else target
             # logit is infinite at 0 and 1, which a Beta distribution of small a or b comes close to
-            self.target_rate_ = np.clip(_targets(type(self).__name__, drawn, self.units), 1e-3, 1 - 1e-3)
+            self.target_rate_ = np.clip(_targets(type(self).__name__, rates, self.units), 1e-3, 1 - 1e-3)
 
     def _adapt(self, sequences: list[Array]) -> None:
         """Set inhibition by what the sequences are like."""
