@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, ShapeError, StateError
+from neuropil.kernels.recurrent import Adaptation, recurrent_scan
+from neuropil.nn import integrator
+from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
 from neuropil.nn.finite import check_finite
+from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.stateful import Stateful
 
 
@@ -79,23 +84,78 @@ class Recurrent(Stateful):
         check_finite(x, "Recurrent input")
         state = self.initial_state(x) if state is None else state
         self.check_state(state, x)
+        return self.run(x, state)[1:]
+
+    def run(self, x: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """What drove the cell at every step, what it gave out, and the state after the last.
+
+        Without gradients, leaky neurons behind an `nn.Linear` run in one compiled call that follows their spikes.
+        """
+        if not torch.is_grad_enabled() and self.is_fused(x):
+            return _run_fused(self.cell, self.weights, x, state)  # type: ignore[arg-type]
         cell, output, carried = state
-        outputs = []
+        step = _stepper(self.cell)
+        driven, outputs = [], []
         for now in x.unbind(0):
             back, carried = self._back(output, carried)
             if back.shape != now.shape:
                 raise ShapeError(
-                    f"Recurrent: weights turn the output {list(output.shape)} into {list(back.shape)}, "
+                    f"{type(self).__name__}: weights turn the output {list(output.shape)} into {list(back.shape)}, "
                     f"the cell's input is {list(now.shape)}"
                 )
-            stepped, cell = self.cell((now + back).unsqueeze(0), cell)
-            output = stepped[0]
+            driven.append(now + back)
+            output, cell = step(driven[-1], cell)
             outputs.append(output)
-        run = torch.stack(outputs) if outputs else x.new_empty(0, *output.shape)
-        return run, RecurrentState(cell, output, carried)
+        if not outputs:
+            return torch.empty_like(x), x.new_empty(0, *output.shape), RecurrentState(cell, output, carried)
+        return torch.stack(driven), torch.stack(outputs), RecurrentState(cell, output, carried)
+
+    def is_fused(self, x: Tensor) -> bool:
+        """Whether one compiled call serves: leaky neurons, plain weights, and nobody who listens in between."""
+        cell, weights = self.cell, self.weights
+        return (
+            type(cell) in (LIF, IF, AdaptiveLIF)
+            and x.dim() == 3
+            and isinstance(weights, nn.Linear)
+            and type(weights).forward is nn.Linear.forward
+            and weights.weight.shape == (x.shape[2], x.shape[2])
+            and not any(m._forward_hooks or m._forward_pre_hooks for m in (cell, weights))
+        )
 
     def _back(self, output: Tensor, carried: Any) -> tuple[Tensor, Any]:
         if isinstance(self.weights, Stateful):
             back, carried = self.weights(output.unsqueeze(0), carried)
             return back[0], carried
         return cast(Tensor, self.weights(output)), carried
+
+
+def _run_fused(
+    cell: LIF, weights: nn.Linear, x: Tensor, state: RecurrentState
+) -> tuple[Tensor, Tensor, RecurrentState]:
+    adaptation = None
+    if isinstance(cell, AdaptiveLIF):
+        adaptation = Adaptation(state.cell.adaptation, cell.adaptation_strength, cell.adaptation_decay)
+    driven, spikes, membrane, trace = recurrent_scan(
+        x,
+        state.output,
+        state.cell.membrane,
+        weights.weight,
+        weights.bias,
+        cell.decay,
+        cell.threshold,
+        adaptation,
+        reset_to_zero=cell.reset == "zero",
+    )
+    integrator.check_finite(cell, membrane)
+    after = LIFState(membrane) if trace is None else AdaptiveState(membrane, trace)
+    return driven, spikes, RecurrentState(after, spikes[-1] if len(spikes) else state.output, ())
+
+
+def _stepper(cell: Stateful) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
+    """One step of a cell: the call of one time step, without the axis of time."""
+
+    def step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
+        output, state = cell(current.unsqueeze(0), state)
+        return output[0], state
+
+    return step

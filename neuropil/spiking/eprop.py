@@ -17,7 +17,7 @@ back through each neuron's own state alone, which gives the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,9 @@ from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
 from neuropil.errors import ConfigError, ShapeError
-from neuropil.nn.adaptive import AdaptiveLIF, AdaptiveState
+from neuropil.nn.adaptive import AdaptiveLIF
 from neuropil.nn.finite import check_finite
-from neuropil.nn.lif import LIF, LIFState
+from neuropil.nn.lif import LIF
 from neuropil.nn.recurrent import Recurrent, RecurrentState
 from neuropil.nn.stateful import Stateful
 from neuropil.training.allowed import restrict
@@ -71,31 +71,17 @@ class EPropRecurrent(Recurrent):
         start: RecurrentState = self.initial_state(x) if state is None else state
         self.check_state(start, x)
         with _computed_once(self.weights):
-            before, driven, carried = self._run(x.detach(), start)
-            currents = x + self._back_over_time(before, start.weights)
-        # the very numbers of the run, whose sums were taken step by step, with this gradient
-        currents = driven + (currents - currents.detach())
+            with torch.no_grad():
+                driven, outputs, after = self.run(x.detach(), start)
+                before = torch.cat([start.output.unsqueeze(0), outputs[:-1]])
+            if self.is_fused(x):
+                currents = _Driven.apply(driven, x, before, self.weights.weight, self.weights.bias)  # type: ignore[no-untyped-call]
+            else:
+                back = self._back_over_time(before, start.weights)
+                # the very numbers of the run, whose sums were taken step by step, with this gradient
+                currents = driven + ((x + back) - (x + back).detach())
         output, cell = self.cell(currents, start.cell)
-        return output, RecurrentState(cell, output[-1].detach(), carried)
-
-    @torch.no_grad()
-    def _run(self, x: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, Any]:
-        """What the weights were given at every step, what the cells were, and the state of the weights."""
-        cell, output, carried = state
-        before, driven = [], []
-        step = _stepper(self.cell)
-        for now in x.unbind(0):
-            back, carried = self._back(output, carried)
-            if back.shape != now.shape:
-                raise ShapeError(
-                    f"EPropRecurrent: weights turn the output {list(output.shape)} into {list(back.shape)}, "
-                    f"the cell's input is {list(now.shape)}"
-                )
-            before.append(output)
-            current = now + back
-            driven.append(current)
-            output, cell = step(current, cell)
-        return torch.stack(before), torch.stack(driven), carried
+        return output, RecurrentState(cell, output[-1].detach(), after.weights)
 
     def _back_over_time(self, before: Tensor, carried: Any) -> Tensor:
         if isinstance(self.weights, Stateful):
@@ -103,6 +89,29 @@ class EPropRecurrent(Recurrent):
             return back
         folded: Tensor = self.weights(before.flatten(0, 1))
         return folded.reshape(*before.shape[:2], *folded.shape[1:])
+
+
+class _Driven(torch.autograd.Function):
+    """The currents of a run, with the gradient of `x + linear(before, weight, bias)`; what they are is known."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, driven: Tensor, x: Tensor, before: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(before)
+        return driven.view_as(driven)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (before,), (_, x, _, weight, bias) = ctx.saved_tensors, ctx.needs_input_grad
+        flat = gradient.flatten(0, 1)
+        return (
+            None,
+            gradient if x else None,
+            None,
+            flat.mT @ before.flatten(0, 1) if weight else None,
+            flat.sum(0) if bias else None,
+        )
 
 
 class EProp(Backprop):
@@ -224,37 +233,6 @@ def _computed_once(module: nn.Module) -> Iterator[None]:
             for name in part.parametrizations:  # type: ignore[union-attr]
                 getattr(part, name)
         yield
-
-
-def _stepper(cell: Stateful) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
-    """One step of a cell. A call of the leaky cells costs more than their few sums, which are the same bits here."""
-    if type(cell) not in (LIF, AdaptiveLIF) or not isinstance(cell, LIF):
-
-        def any_step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
-            output, state = cell(current.unsqueeze(0), state)
-            return output[0], state
-
-        return any_step
-    decay, threshold, subtract = cell.decay, cell.threshold, cell.reset == "subtract"
-
-    def fire(u: Tensor, raised: Tensor) -> tuple[Tensor, Tensor]:
-        z = (u - raised >= 0).to(u.dtype)
-        return z, (u - raised * z if subtract else u * (1 - z))
-
-    if not isinstance(cell, AdaptiveLIF):
-
-        def lif_step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
-            z, v = fire(decay * state.membrane + current, threshold)
-            return z, LIFState(v)
-
-        return lif_step
-    strength, rho = cell.adaptation_strength, cell.adaptation_decay
-
-    def adaptive_step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
-        z, v = fire(decay * state.membrane + current, threshold + strength * state.adaptation)
-        return z, AdaptiveState(v, rho * state.adaptation + z)
-
-    return adaptive_step
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def test_it_runs_as_any_recurrent_network(cell: str) -> None:
     plain, state = Recurrent(CELLS[cell](), weights)(x)
     ours, ours_state = EPropRecurrent(CELLS[cell](), weights)(x)
     assert torch.equal(ours, plain) and plain.any()
-    assert all(torch.equal(a, b) for a, b in zip(ours_state.cell, state.cell, strict=True))
+    torch.testing.assert_close(tuple(ours_state.cell), tuple(state.cell))  # sums over spikes, in their own order
 
 
 @pytest.mark.parametrize("cell", CELLS)
