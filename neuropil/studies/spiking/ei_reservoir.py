@@ -1,10 +1,11 @@
 """E/I reservoirs: what inhibition that adapts by itself remembers, against the best balance that a search finds.
 
 Use it where a network has to obey Dale's law and nobody wants to search its balance: adaptation costs a third of the
-search, and the one-step design, which does as well, next to nothing. Two things did not reproduce. NARMA-10 is predicted
-worse than with the best balance: target rates of one half make memory long, not the answer nonlinear (different target
-rates do better at it than one rate does). And when gain or input are three times too strong, different target rates
-help as often as they harm. An echo state network of as many tanh units without Dale's law remembers twice as much.
+search, and the one-step design, which does as well, next to nothing. Two things did not reproduce. NARMA-10 is
+predicted worse than with the best balance: target rates of one half make memory long, not the answer nonlinear
+(different target rates do better at it than one rate does). And when gain or input are three times too strong,
+different target rates help as often as they harm. An echo state network of as many tanh units without Dale's law
+remembers twice as much.
 """
 
 from __future__ import annotations
