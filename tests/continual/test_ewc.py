@@ -16,11 +16,13 @@ from neuropil.training import fisher_diagonal
 from tests.training.worlds import CLASSES, loss_on, mlp, practise, same, stream, task
 
 
-def ewc(kind: type[EWC] = EWC) -> Any:
-    return lambda model: kind(model, strength=5.0, samples=10, generator=torch.Generator().manual_seed(7))
+def ewc(kind: type[EWC] = EWC, **settings: Any) -> Any:
+    return lambda model: kind(
+        model, strength=5.0, samples=10, generator=torch.Generator().manual_seed(7), **settings
+    )
 
 
-PARTS = [("plugin", ewc), ("plugin", partial(ewc, OnlineEWC))]
+PARTS = [("plugin", ewc), ("plugin", partial(ewc, OnlineEWC)), ("plugin", partial(ewc, via="gradients"))]
 
 
 def random_fisher(model: nn.Module) -> dict[str, Tensor]:

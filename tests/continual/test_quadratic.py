@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuropil.continual import EWC, MAS, SI, ParameterL2, QuadraticPenalty
+from neuropil.continual import EWC, MAS, SI, OnlineEWC, ParameterL2, QuadraticPenalty
+from neuropil.data.task import Batch
 from neuropil.errors import ConfigError
+from neuropil.training import Backprop
 from tests.continual.springs import gradient, move, quadratic, random_stiffness
 from tests.training.worlds import loss_on, mlp, practise, stream
 
@@ -78,3 +82,42 @@ def test_it_holds_an_earlier_task(kind: type[SI], strength: float) -> None:
         practise(model, [plugin], second, 8, 0.03)
         forgotten.append(loss_on(model, first) - learned)
     assert 0 < forgotten[1] < 0.6 * forgotten[0]
+
+
+@pytest.mark.parametrize("kind", [EWC, OnlineEWC])
+@pytest.mark.parametrize("width", [4, 700])  # the second has weights enough for the compiled loop
+def test_a_pull_on_gradients_is_the_step_of_the_penalised_loss(kind: type[EWC], width: int) -> None:
+    torch.manual_seed(0)
+    start = nn.Sequential(nn.Linear(16, width), nn.Tanh(), nn.Linear(width, 3))
+    x, y = torch.randn(32, 16), torch.randint(0, 3, (32,))
+    learned = []
+    for via in ("loss", "gradients"):
+        model = copy.deepcopy(start)
+        plugin = kind(model, strength=0.5, via=via)
+        torch.manual_seed(1)
+        plugin.consolidate(random_stiffness(model))
+        move(model)
+        learner = Backprop(model, torch.optim.SGD(model.parameters(), lr=0.1), plugins=[plugin])
+        losses = [learner.update(Batch(x, y))["loss"] for _ in range(5)]
+        learned.append((losses, model))
+    (penalised, theirs), (alone, ours) = learned
+    assert all(a > b for a, b in zip(penalised, alone, strict=True))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_without_a_gradient_is_left_alone() -> None:
+    model = mlp()
+    plugin = EWC(model, strength=1.0, via="gradients")
+    assert plugin.on_gradients({}) == {}
+    plugin.consolidate(random_stiffness(model))
+    name, parameter = next(iter(model.named_parameters()))
+    given = torch.ones_like(parameter)
+    found = plugin.on_gradients({name: given})
+    assert set(found) == {name}
+    assert torch.equal(given, torch.ones_like(parameter))
+
+
+def test_another_way_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"EWC.via: got 'gradient'.*gradients"):
+        EWC(mlp(), via="gradient")  # type: ignore[arg-type]
