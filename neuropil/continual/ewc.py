@@ -34,7 +34,7 @@ class EWC(QuadraticPenalty):
         predict: `inputs -> logits`, when that is not `model(inputs)`.
         via: "loss" adds the penalty to the loss; "gradients" adds its gradient to that of the loss, the same step:
             of a perceptron 784-256-10 on 64 images it takes 1.5 times a plain one's time, the other 1.7 times. Springs
-            are two more arrays of the weights' size, which no longer fit beside weights and gradients in a core's cache;
+            are two more arrays of weights, which do not fit into a core's cache beside weights and gradients;
             a larger batch or a convolutional network hides them.
 
     >>> net = nn.Linear(2, 2)
