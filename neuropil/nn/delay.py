@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
+from neuropil.kernels.delayed import delayed_sum
 from neuropil.nn.finite import check_finite
 from neuropil.nn.stateful import Stateful
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Interpolation = Literal["triangle", "gaussian"]
+Bounds = Literal["sigmoid", "clamp"]
 
 
 class DelayState(NamedTuple):
@@ -28,18 +30,21 @@ class DelayState(NamedTuple):
 class DelayLinear(Stateful):
     """A linear layer with a delay in each synapse: `y[t, o] = bias[o] + sum_i weight[o, i] x[t - delay[o, i], i]`.
 
-    Fixed delays are whole steps. Learned ones lie in `(0, longest)` and are real numbers: the input is read between the
-    steps through a kernel around the delay, `"triangle"` (the two neighbouring steps, by linear interpolation) or
-    `"gaussian"` of the standard deviation `width` (steps far away as well, so that the gradient sees them), which sums
-    to one. Shrink `width` while training, then take `fixed()`. Hammouamri, Khalfaoui-Hassani and Masquelier (2024),
-    "Learning delays in spiking neural networks using dilated convolutions with learnable spacings".
+    Fixed delays are whole steps. Learned ones are real numbers from 0 to `longest`: the input is read between the steps
+    through a kernel around the delay, `"triangle"` (the two steps next to it, linearly) or `"gaussian"` of the standard
+    deviation `width` (steps far away as well, so that the gradient sees them), which sums to one. Shrink `width` while
+    training (`neuropil.spiking.SigmaSchedule`), then take `fixed()`. Hammouamri, Khalfaoui-Hassani and Masquelier
+    (2024), "Learning delays in spiking neural networks using dilated convolutions with learnable spacings".
 
     Args:
         in_features: Number of inputs.
         out_features: Number of outputs.
         longest: Greatest delay in steps, >= 1.
         delays: Where to start, `[out_features, in_features]`; None draws them evenly.
-        learn: Make the delays Parameters, the logit of `delay / longest`.
+        learn: Make the delays Parameters.
+        bounds: How learned delays are kept in range: `"sigmoid"` learns the logit of `delay / longest`, `"clamp"` the
+            delay itself, in steps, which counts as the nearest one in range (as published; a gradient beyond the range
+            still reaches it; `clamp_()` after a step brings it back).
         interpolation: How a learned delay reads between steps.
         width: Standard deviation of the gaussian, in steps, > 0.
         bias: Whether to add one.
@@ -66,6 +71,7 @@ class DelayLinear(Stateful):
         *,
         delays: Tensor | None = None,
         learn: bool = False,
+        bounds: Bounds = "sigmoid",
         interpolation: Interpolation = "triangle",
         width: float = 1.0,
         bias: bool = True,
@@ -74,11 +80,12 @@ class DelayLinear(Stateful):
         super().__init__()
         if longest < 1:
             raise ConfigError(f"DelayLinear.longest: got {longest}, expected at least 1 step")
-        if interpolation not in get_args(Interpolation):
-            raise ConfigError(
-                f"DelayLinear.interpolation: got {interpolation!r}"
-                f"{nearest(str(interpolation), get_args(Interpolation))}"
-            )
+        for field, value, choices in (
+            ("interpolation", interpolation, get_args(Interpolation)),
+            ("bounds", bounds, get_args(Bounds)),
+        ):
+            if value not in choices:
+                raise ConfigError(f"DelayLinear.{field}: got {value!r}{nearest(str(value), choices)}")
         if not (width > 0 and math.isfinite(width)):
             raise ConfigError(f"DelayLinear.width: got {width}, expected a finite number of steps > 0")
         self.in_features, self.out_features, self.longest = in_features, out_features, longest
@@ -96,8 +103,11 @@ class DelayLinear(Stateful):
             drawn = torch.rand(shape, generator=generator)
             delays = drawn * longest if learn else (drawn * (longest + 1)).floor().clamp(max=longest).long()
         self._check_delays(delays, shape, learn)
+        self.delay: nn.Parameter | None = None
         self.delay_logit: nn.Parameter | None = None
-        if learn:
+        if learn and bounds == "clamp":
+            self.delay = nn.Parameter(delays.to(self.weight.dtype).clone())
+        elif learn:
             edge = 1e-3  # a delay at the very end has no gradient
             share = (delays.to(self.weight.dtype) / longest).clamp(edge, 1 - edge)
             self.delay_logit = nn.Parameter(torch.logit(share))
@@ -117,12 +127,25 @@ class DelayLinear(Stateful):
         """Delays in steps, `[out_features, in_features]`."""
         if self.delay_logit is not None:
             return self.longest * torch.sigmoid(self.delay_logit)
+        if self.delay is not None:
+            return self.delay + (self.delay.clamp(0, self.longest) - self.delay).detach()
         return self.fixed_delays
+
+    @property
+    def learns_delays(self) -> bool:
+        """Whether the delays are Parameters."""
+        return self.delay is not None or self.delay_logit is not None
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring learned delays that an optimizer has moved out of range back to its ends."""
+        if self.delay is not None:
+            self.delay.clamp_(0, self.longest)
 
     def taps(self) -> Float[Tensor, "outputs inputs taps"]:
         """The weight that each output gives each input of 0, 1, ... `longest` steps ago."""
         steps = torch.arange(self.longest + 1, device=self.weight.device, dtype=self.weight.dtype)
-        if self.delay_logit is None:
+        if not self.learns_delays:
             share = (steps == self.fixed_delays.unsqueeze(-1)).to(self.weight.dtype)
         else:
             away = steps - self.delays.unsqueeze(-1)
@@ -136,8 +159,9 @@ class DelayLinear(Stateful):
         """The layer with its delays rounded to whole steps, its weights shared with this one."""
         whole = self.delays.detach().round().long()
         twin = DelayLinear(
-            self.in_features, self.out_features, self.longest, delays=whole, bias=self.bias is not None
-        )
+            self.in_features, self.out_features, self.longest, delays=whole, bias=self.bias is not None,
+            generator=torch.Generator(),
+        )  # fmt: skip
         twin.weight, twin.bias = self.weight, self.bias
         return twin
 
@@ -166,14 +190,14 @@ class DelayLinear(Stateful):
         check_finite(x, "DelayLinear input")
         state = self.initial_state(x) if state is None else state
         self.check_state(state, x)
-        line = torch.cat([state.history, x.transpose(0, 1)], dim=1)  # [batch, longest + time, in]
-        after = DelayState(line[:, len(x) :])
+        line = torch.cat([state.history.transpose(0, 1), x])  # [longest + time, batch, in]
+        after = DelayState(line[len(x) :].transpose(0, 1))
         if len(x) == 0:
             return x.new_zeros(0, x.shape[1], self.out_features), after
-        y = functional.conv1d(line.mT, self.taps().flip(-1), self.bias)
-        return y.permute(2, 0, 1), after
+        y = delayed_sum(line, self.taps())
+        return y if self.bias is None else y + self.bias, after
 
     def extra_repr(self) -> str:
         """Sizes and kind of delays, for `repr`."""
-        kind = "fixed" if self.delay_logit is None else f"learned, {self.interpolation}"
+        kind = "fixed" if not self.learns_delays else f"learned, {self.interpolation}"
         return f"{self.in_features}, {self.out_features}, longest={self.longest}, delays={kind}"

@@ -14,6 +14,10 @@ from neuropil.spiking.complexity import lempel_ziv_complexity as lempel_ziv_comp
 from neuropil.spiking.conversion import RateCoded as RateCoded
 from neuropil.spiking.conversion import SpikingReLU as SpikingReLU
 from neuropil.spiking.conversion import convert_to_spikes as convert_to_spikes
+from neuropil.spiking.dcls_delays import DelayParameters as DelayParameters
+from neuropil.spiking.dcls_delays import SigmaSchedule as SigmaSchedule
+from neuropil.spiking.dcls_delays import delay_parameters as delay_parameters
+from neuropil.spiking.dcls_delays import round_delays as round_delays
 from neuropil.spiking.decolle import DECOLLE as DECOLLE
 from neuropil.spiking.driven import DrivenCell as DrivenCell
 from neuropil.spiking.echo_state import EchoState as EchoState
