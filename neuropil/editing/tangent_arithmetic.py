@@ -90,7 +90,8 @@ class TaskVector:
     @property
     def norm(self) -> float:
         """Euclidean length over all parameters."""
-        return self.dot(self) ** 0.5
+        length: float = self.dot(self) ** 0.5
+        return length
 
     def cosine(self, other: TaskVector) -> float:
         """Cosine of the angle to another vector; 0 where either is zero."""
@@ -171,12 +172,11 @@ class TangentModel(nn.Module):
     def _both(self, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         anchor = dict(self.anchor.named_buffers())
         offset = {_name(key): value for key, value in self.offset.items()}
-        answer = jvp(
+        constant, change, *_ = jvp(
             lambda weights: functional_call(self.anchor, weights, inputs),
             ({name: anchor[name] for name in offset},),
             (offset,),
         )
-        constant, change = answer
         return constant, change
 
 
