@@ -40,6 +40,8 @@ from neuropil.data.shifting import label_swaps as label_swaps
 from neuropil.data.sounds import Sounds as Sounds
 from neuropil.data.sounds import load_sounds as load_sounds
 from neuropil.data.sounds import resample as resample
+from neuropil.data.spike_trains import markov_spikes as markov_spikes
+from neuropil.data.spike_trains import switching_spikes as switching_spikes
 from neuropil.data.streams import permuted as permuted
 from neuropil.data.streams import rotated as rotated
 from neuropil.data.streams import split as split

@@ -38,10 +38,14 @@ from neuropil.spiking.feast import time_surfaces as time_surfaces
 from neuropil.spiking.force import FORCE as FORCE
 from neuropil.spiking.interchange import from_nir as from_nir
 from neuropil.spiking.interchange import to_nir as to_nir
+from neuropil.spiking.lempel_ziv_classifier import LempelZivClassifier as LempelZivClassifier
 from neuropil.spiking.liquid_state import LiquidState as LiquidState
 from neuropil.spiking.liquid_state import LiquidStateClassifier as LiquidStateClassifier
 from neuropil.spiking.local_rule import LocalRule as LocalRule
 from neuropil.spiking.local_rule import Proposal as Proposal
+from neuropil.spiking.meta_neuron import MetaNeuron as MetaNeuron
+from neuropil.spiking.meta_neuron import MetaNeuronState as MetaNeuronState
+from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
 from neuropil.spiking.power_law import PowerLaw as PowerLaw
 from neuropil.spiking.power_law import fit_power_law as fit_power_law
 from neuropil.spiking.reservoir_measures import LyapunovExponents as LyapunovExponents

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuropil.errors import DataError
+from neuropil.kernels.lempel_ziv import lempel_ziv_ends
 from neuropil.plotting import canvas
 from neuropil.spiking.arrays import finite_array
 
@@ -61,25 +62,9 @@ def lempel_ziv_complexity(sequence: ArrayLike) -> LempelZiv:
         raise DataError(
             f"lempel_ziv_complexity: {len(symbols)} different symbols, expected at most {_SYMBOLS}; bin them"
         )
-    ends = _phrase_ends(codes.astype(np.uint8).tobytes())
+    ends = lempel_ziv_ends(codes.astype(np.uint8))
     shares = counts / len(array)
     entropy = float(-(shares * np.log2(shares)).sum())
     rate = len(ends) * math.log2(len(array)) / len(array)
     normalised = rate / entropy if entropy > 0 else 0.0
-    return LempelZiv(len(ends), rate, normalised, np.array(ends, np.int64))
-
-
-def _phrase_ends(text: bytes) -> list[int]:
-    """A phrase goes on while it has occurred before, overlaps with itself included."""
-    ends, start = [], 0
-    while start < len(text):
-        end, found = start + 1, 0
-        # what was found for a shorter phrase is where the search for a longer one may begin
-        while end <= len(text):
-            found = text.find(text[start:end], found, end - 1)
-            if found < 0:
-                break
-            end += 1
-        ends.append(min(end, len(text)))
-        start = ends[-1]
-    return ends
+    return LempelZiv(len(ends), rate, normalised, ends)
