@@ -69,7 +69,7 @@ class MetaNeuron(SpikingCell):
     >>> cell = MetaNeuron(learn=True, features=4)
     >>> spikes, state = cell(torch.ones(40, 2, 4))  # [time, batch, features]
     >>> spikes.sum(0)[0].tolist(), state.recovery.shape
-    ([5.0, 5.0, 5.0, 5.0], torch.Size([2, 4]))
+    ([9.0, 9.0, 9.0, 9.0], torch.Size([2, 4]))
     """
 
     def __init__(

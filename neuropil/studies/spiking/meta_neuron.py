@@ -35,7 +35,7 @@ class NetworkSetting(Config):
 
     samples: int = setting(800, "training samples", low=8)
     held_out: int = setting(400, "validation samples, and test samples", low=8)
-    time_steps: int = setting(256, "steps of a sample", low=8)
+    time_steps: int = setting(256, "steps of a sample", low=16)
     trains: int = setting(16, "input trains", low=1)
     rate: float = setting(0.1, "spikes per step of a train", low=0.01, high=0.4)
     hidden: int = setting(32, "hidden neurons", low=1)
@@ -168,8 +168,7 @@ def _cost(
     arm: str,
     net: Sequential,
     config: Any,
-    x: Tensor,
-    y: Tensor,
+    samples: tuple[Tensor, Tensor],
     classifier: LempelZivClassifier,
     shown: Array,
 ) -> dict[str, float]:
