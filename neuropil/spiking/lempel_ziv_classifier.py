@@ -43,7 +43,7 @@ def complexities(trains: Any, measure: Measure = "entropy") -> Array:
         shares = np.stack([(rows == symbol).mean(1) for symbol in range(int(high) + 1)])
         entropy = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(0)
         rate = np.divide(rate, entropy, out=np.zeros_like(rate), where=entropy > 0)
-    return rate.reshape(samples, units)
+    return np.asarray(rate.reshape(samples, units))
 
 
 class LempelZivClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -123,7 +123,7 @@ class LempelZivClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # 
         features = self.transform(X)
         distances = (((features[:, None] - self.means_) / self.scale_) ** 2).sum(-1)
         distances[:, self.counts_ == 0] = np.inf  # named, and not yet seen
-        return distances[:, 0] - distances[:, 1] if len(self.classes_) == 2 else -distances
+        return np.asarray(distances[:, 0] - distances[:, 1] if len(self.classes_) == 2 else -distances)
 
     def predict(self, X: Any) -> Array:
         """Class of every sample."""
