@@ -5,6 +5,10 @@ from __future__ import annotations
 from neuropil.spiking.accounting import LayerCost as LayerCost
 from neuropil.spiking.accounting import NetworkCost as NetworkCost
 from neuropil.spiking.accounting import network_cost as network_cost
+from neuropil.spiking.astro_snn import AstrocyteModulatedSpikingUnit as AstrocyteModulatedSpikingUnit
+from neuropil.spiking.astro_snn import AstrocyteState as AstrocyteState
+from neuropil.spiking.astro_snn import MixerState as MixerState
+from neuropil.spiking.astro_snn import SpikingTokenMixer as SpikingTokenMixer
 from neuropil.spiking.avalanches import Avalanches as Avalanches
 from neuropil.spiking.avalanches import avalanche_statistics as avalanche_statistics
 from neuropil.spiking.branching import BranchingRatio as BranchingRatio

@@ -22,7 +22,8 @@ from neuropil.bench.study import Config, Outcome, Study, Trial, setting
 from neuropil.nn import RateReadout, Sequential
 from neuropil.spiking import LempelZivClassifier, MetaNeuron, ParametricLIF
 from neuropil.spiking.lempel_ziv_classifier import complexities
-from neuropil.training import Backprop
+from neuropil.training import Backprop, Plugin
+from neuropil.training.plugin import Gradients
 
 Array = np.ndarray[Any, Any]
 LOGIT_SCALE = 10.0  # rates are small numbers: a softmax of them needs a scale to become certain
@@ -126,6 +127,15 @@ def scaled_loss(output: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(LOGIT_SCALE * output, target)
 
 
+class SmallSteps(Plugin):
+    """Gradients no longer than 1: a second-order neuron now and then has a step at which they explode."""
+
+    def on_gradients(self, gradients: Gradients) -> Gradients:
+        """The gradients, all shortened alike."""
+        length = torch.stack([g.norm() for g in gradients.values()]).norm()
+        return {name: g / length.clamp_min(1.0) for name, g in gradients.items()}
+
+
 def network_trial(trial: Trial) -> Outcome:
     """Train a network, then read its hidden trains once more by their complexity and by their counts."""
     config = trial.config
@@ -134,7 +144,7 @@ def network_trial(trial: Trial) -> Outcome:
     torch.manual_seed(trial.seed)
     net = make_network(trial.arm, config)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
-    learner = Backprop(net, optimizer, loss=scaled_loss)
+    learner = Backprop(net, optimizer, loss=scaled_loss, plugins=[SmallSteps()])
     order = torch.Generator().manual_seed(trial.seed)
     losses = []
     steps = config.epochs * -(-len(y) // config.batch_size)
@@ -255,7 +265,7 @@ def trial(trial: Trial) -> Outcome:
     return train_trial(trial) if isinstance(trial.config, TrainSetting) else network_trial(trial)
 
 
-_RATES, _READERS = (0.03, 0.05), {"bin_width": (1, 2, 4, 8), "classifier": ("nearest", "logistic")}
+_RATES, _READERS = (0.02, 0.03), {"bin_width": (1, 2, 4, 8), "classifier": ("nearest", "logistic")}
 
 study = Study(
     id="meta-neuron",
@@ -296,7 +306,7 @@ study = Study(
         "pairs": _READERS,
     },
     seeds=12,
-    first_seed=8,
+    first_seed=20,
     trial=trial,
     claims=(
         exceeds(
@@ -338,11 +348,12 @@ study = Study(
         figures.MetricStrip("acc_by_count", title="Accuracy when hidden trains are read by count"),
     ),
     notes=(
-        "This is the second run, on fresh seeds. In the first, of eight, rates of learning stayed as they were to the "
-        "end: networks chosen on two development seeds broke down on others (learned constants 47 to 91 %), and the "
-        "primary claim was undecided (0.7 points, -8.3 to 9.7, 3 asked for); now they fall as a cosine in every arm. "
-        "And spikes were counted after they had been put into bins, one for each bin with any: that count, kept as "
-        "occupied, tells bursts as well as complexity does. "
+        "This is the third run, each on fresh seeds. In the first, of eight, rates of learning stayed as they were to "
+        "the end: networks chosen on two development seeds broke down on others (learned constants 47 to 91 %), and "
+        "the primary claim was undecided (0.7 points, -8.3 to 9.7, 3 asked for); now they fall as a cosine in every "
+        "arm. And spikes were counted after they had been put into bins, one for each bin with any: that count, kept "
+        "as occupied, tells bursts as well as complexity does. The second, of twelve, came to no end, as gradients of "
+        "two networks of learned meta neurons exploded; now every arm's gradients are cut to a norm of 1. "
         "The networks tell four classes of 16 trains apart that share a rate which switches every 2, 8 or 32 steps or "
         "never; the mean rate varies by 30 % in every class. Fixed neurons choose their time constant on "
         "development seeds (for the second-order neuron, its step), and all arms the learning rate; the paper's gain "
