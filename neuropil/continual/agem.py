@@ -5,7 +5,7 @@ Chaudhry, Ranzato, Rohrbach, Elhoseiny: Efficient Lifelong Learning with A-GEM. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuropil.continual.buffers import ReplayBuffer, RingBuffer
+from neuropil.continual.projection import GradientProjection
 from neuropil.data.task import Batch, Task
-from neuropil.errors import ConfigError
+from neuropil.errors import ConfigError, IncompatibleError
 from neuropil.training.allowed import restrict
 from neuropil.training.plugin import Gradients, Plugin
 
@@ -26,7 +27,7 @@ class AGEM(Plugin):
 
     Before each batch the gradient r of the loss on `batch_size` remembered samples of earlier tasks is taken. A
     gradient g with `g . r < 0` becomes `g - (g . r) / (r . r) r`. Each step costs one more forward and backward
-    pass.
+    pass. Behind a plugin that projects gradients, only what the projection leaves of r is added.
 
     Args:
         model: the model that is trained.
@@ -70,6 +71,30 @@ class AGEM(Plugin):
         self.buffer = buffer
         self.model, self.batch_size, self.loss = model, batch_size, loss or functional.cross_entropy
         self.references: list[Gradients] = []  # gradients on remembered samples, for the step under way
+        self.projections: list[GradientProjection] = []  # what leaves a step only some directions
+
+    def beside(self, plugins: Sequence[Plugin]) -> None:
+        """Note projections, which must come first; refuse a second plugin of this kind."""
+        who = type(self).__name__
+        here = next(i for i, other in enumerate(plugins) if other is self)
+        self.projections = [other for other in plugins if isinstance(other, GradientProjection)]
+        for place, other in enumerate(plugins):
+            name = type(other).__name__
+            if other is not self and isinstance(other, AGEM):
+                raise IncompatibleError(
+                    f"{who} beside {name}: the second changes a step that the first has found harmless; use one of them"
+                )
+            if isinstance(other, GradientProjection) and place > here:
+                raise IncompatibleError(
+                    f"{who} before {name}: the projection would turn a step that was found harmless; list {name} first"
+                )
+
+    def directions(self) -> list[Gradients]:
+        """For each reference what may be added to a step: all of it, or what projections leave of it."""
+        found = self.references
+        for projection in self.projections:
+            found = [projection.confine(reference) for reference in found]
+        return found
 
     def before_batch(self, batch: Batch) -> Batch:
         """Take the gradient on remembered samples; the batch passes unchanged."""
@@ -92,16 +117,16 @@ class AGEM(Plugin):
         """Remove from the gradients what would raise the loss on remembered samples."""
         if not self.references:
             return gradients
-        (reference,) = self.references
+        (reference,), (direction,) = self.references, self.directions()
         shared = [name for name in gradients if name in reference]
         along, square = (
             torch.stack([(left[name] * reference[name]).sum() for name in shared]).sum()
-            for left in (gradients, reference)
+            for left in (gradients, direction)
         )
         if not along < 0:
             return gradients
         factor = along / square.clamp_min(1e-30)
-        return gradients | {name: gradients[name] - factor * reference[name] for name in shared}
+        return gradients | {name: gradients[name] - factor * direction[name] for name in shared}
 
     def after_task(self, task: Task) -> None:
         """Remember samples of the finished task."""

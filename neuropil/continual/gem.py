@@ -55,16 +55,19 @@ class GEM(AGEM):
         if not self.references:
             return gradients
         shared = [name for name in gradients if all(name in r for r in self.references)]
-        rows = torch.stack([torch.cat([r[name].flatten() for name in shared]) for r in self.references])
+        rows, directions = (
+            torch.stack([torch.cat([each[name].flatten() for name in shared]) for each in found])
+            for found in (self.references, self.directions())
+        )
         step = torch.cat([gradients[name].flatten() for name in shared])
         against = rows @ step
         if bool((against >= 0).all()):
             return gradients
-        gram = (rows @ rows.mT).double().cpu().numpy()
+        gram = (rows @ directions.mT).double().cpu().numpy()
         v = self.margin + nonnegative_minimum(
             gram, against.double().cpu().numpy() + self.margin * gram.sum(1)
         )
-        step = step + torch.from_numpy(v).to(rows) @ rows
+        step = step + torch.from_numpy(v).to(rows) @ directions
         sizes = [gradients[name].numel() for name in shared]
         parts = zip(shared, step.split(sizes), strict=True)
         return gradients | {name: part.view_as(gradients[name]) for name, part in parts}

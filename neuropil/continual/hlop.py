@@ -19,7 +19,7 @@ from neuropil.continual.projection import GradientProjection, check_sizes, subsp
 from neuropil.data.task import Task
 from neuropil.errors import ShapeError, SubspaceError
 from neuropil.nn.presynaptic import Synapse, fan_in, observe, rows, weight_gradient
-from neuropil.training.plugin import Gradients, transform_gradients  # noqa: F401  (transform_gradients: doctest)
+from neuropil.training.plugin import Gradients, Plugin, transform_gradients  # noqa: F401  (transform_gradients: doctest)
 
 
 @dataclass
@@ -45,7 +45,8 @@ class HLOP(GradientProjection):
     rate-based training, feedback alignment and sign-symmetric feedback alike.
 
     In a loop of your own call `before_task()` and `after_task()` around each task and pass gradients through
-    `on_gradients` between `backward()` and `step()`. Needs SGD without momentum and weight decay.
+    `on_gradients` between `backward()` and `step()`. Needs SGD without momentum and weight decay. Beside plugins that
+    add to the loss or change gradients finished gradients must be projected as well: `beside(plugins)` tells it of them.
 
     Args:
         model: attached by forward hooks; `detach()` removes them.
@@ -97,6 +98,7 @@ class HLOP(GradientProjection):
         super().__init__(model, exclude=exclude)
         self.rate, self.sample_rows, self.generator = rate, sample_rows, generator
         self.learning = False
+        self._alone = True  # nothing else adds to the gradients, as far as it was told
         self.check_names("sizes", sizes or ())
         self.check_names("lr", lr if isinstance(lr, Mapping) else ())
         self._inputs = 0  # length of the model's present input
@@ -146,10 +148,18 @@ class HLOP(GradientProjection):
         self.learning = False
         super().after_task(task)
 
+    def beside(self, plugins: Sequence[Plugin]) -> None:
+        """Refuse a second projection; see whether anything else adds to the gradients."""
+        super().beside(plugins)
+        plain = (Plugin.on_loss, Plugin.on_gradients)
+        self._alone = all((type(p).on_loss, type(p).on_gradients) == plain for p in plugins if p is not self)
+
     def on_gradients(self, gradients: Gradients) -> Gradients:
-        """Project the weight gradients of layers whose activity was not projected itself."""
+        """Project the weight gradients that are not made of projected activity alone."""
         if not self.learning:
             return gradients
+        if not self._alone:  # a penalty pulls at the weights themselves
+            return self.confine(gradients)
         return self.remove(gradients, (name for name, site in self._sites.items() if not site.presynaptic))
 
     def detach(self) -> None:

@@ -97,6 +97,10 @@ class OWM(GradientProjection):
 
     def on_gradients(self, gradients: Gradients) -> Gradients:
         """Multiply every weight gradient by its layer's projector."""
+        return self.confine(gradients)
+
+    def confine(self, gradients: Gradients) -> Gradients:
+        """Gradients times their layers' projectors."""
         changed = dict(gradients)
         for name, projector in self._projectors.items():
             parameter = self._names[name]

@@ -86,6 +86,19 @@ class GradientProjection(Plugin):
         """Protected directions `[m, fan_in]` by layer name, with orthonormal rows."""
         return {}
 
+    def beside(self, plugins: Sequence[Plugin]) -> None:
+        """Refuse a second projection: what one of them clears, the other brings back."""
+        for other in plugins:
+            if other is not self and isinstance(other, GradientProjection):
+                raise IncompatibleError(
+                    f"{type(self).__name__} beside {type(other).__name__}: two projections one after the other keep "
+                    "neither's directions clear; use one of them"
+                )
+
+    def confine(self, gradients: Gradients) -> Gradients:
+        """What is left of any gradients where every layer may only move in unprotected directions."""
+        return self.remove(gradients, self.layers)
+
     def before_fit(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Refuse another model, and optimizers whose step leaves the directions that gradients are confined to."""
         who = type(self).__name__

@@ -68,11 +68,19 @@ class SI(QuadraticPenalty):
         self._step = {}
         for name in self._path.keys() & gradients.keys():
             weight, gradient = self.model.get_parameter(name).detach(), gradients[name]
+            self._widen(name, weight)
             if name in self._stiffness and self.strength:
                 own = (weight - self._anchor[name]) * self._stiffness[name]
                 gradient = torch.sub(gradient, own, alpha=self.strength)
             self._step[name] = (gradient.clone(), weight.clone())
         return gradients
+
+    def _widen(self, name: str, weight: Tensor) -> None:
+        """The account of outputs that have grown since begins where they began."""
+        path, known = self._path[name], len(self._path[name]) if weight.dim() else 0
+        if path.shape != weight.shape and path.shape[1:] == weight.shape[1:] and known < len(weight):
+            self._path[name] = torch.cat([path, torch.zeros_like(weight[known:])])
+            self._start[name] = torch.cat([self._start[name], weight[known:].clone()])
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -30,11 +30,14 @@ class LossContext(NamedTuple):
 class Plugin:
     """Acts on somebody else's training loop; every method is optional and does nothing by default.
 
-    A loop calls them in this order: `before_fit`, then for each task `before_task`, for each epoch
+    A loop calls them in this order: `beside`, `before_fit`, then for each task `before_task`, for each epoch
     `before_epoch`, for each batch `before_batch`, forward, `on_loss`, backward, `on_gradients`, optimizer step,
     `after_step`; then `after_task`; around evaluation `before_eval`; at the end `after_fit`. A hand-written
     loop calls the ones that it needs.
     """
+
+    def beside(self, plugins: Sequence[Plugin]) -> None:
+        """Look at all plugins of the loop, itself among them, in their order, and refuse what it cannot work with."""
 
     def before_fit(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Look at what will be trained and refuse what cannot work, before any step is made."""

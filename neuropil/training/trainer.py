@@ -53,7 +53,7 @@ class Trainer:
 
     Raises:
         NonFiniteError: NaN or infinity in inputs, loss or gradients; names task and step. The step is not made.
-        IncompatibleError: a plugin cannot work with the optimizer.
+        IncompatibleError: a plugin cannot work with the optimizer, or with another plugin.
 
     >>> from torch.utils.data import TensorDataset
     >>> data = TensorDataset(torch.randn(32, 4), torch.arange(32) % 2)
@@ -120,6 +120,8 @@ class Trainer:
         stream = stream if isinstance(stream, Stream) else Stream(tuple(stream))
         self._position = None
         self.history, self.step, self._start = History(), 0, (0, 0, 0)
+        for plugin in self.learner.plugins:
+            plugin.beside(self.learner.plugins)
         for plugin in self.learner.plugins:
             plugin.before_fit(self.model, self.learner.optimizer)
         if not (resume and self._restore()):

@@ -93,6 +93,8 @@ def by_hand(
     optimizer = optimizer or sgd(model)
     step = 0
     for plugin in plugins:
+        plugin.beside(plugins)
+    for plugin in plugins:
         if fit_begins:
             plugin.before_fit(model, optimizer)
     for index, now in enumerate(tasks):

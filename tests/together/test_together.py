@@ -1,0 +1,2 @@
+from tests.together.world import ENTRIES, live
+import tests.together.plugins
