@@ -3,6 +3,7 @@
 # make peers     prepare what the benchmarks compare with (python -m benchmarks)
 # make docs      the documentation, in site-docs/
 # make test      lint, types, import contracts, all tests
+# make composition  every pair of mechanisms on one network; writes docs/composition.md and its picture
 # make guarantees   the long counts of kills, damages and steps; writes docs/guarantees.md
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo peers docs test guarantees
+.PHONY: install demo peers docs test composition guarantees
 
 install: $(INSTALLED)
 
@@ -36,6 +37,9 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+composition: install
+	@$(BIN)/python -m tests.together.draw
 
 guarantees: install  # a guarantee that fails leaves the page, and make fails
 	@NEUROPIL_LONG=1 $(BIN)/pytest tests -m guarantee --guarantees .guarantees.json $(PYTEST_ARGS); code=$$?; \

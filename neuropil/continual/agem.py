@@ -76,7 +76,7 @@ class AGEM(Plugin):
     def beside(self, plugins: Sequence[Plugin]) -> None:
         """Note projections, which must come first; refuse a second plugin of this kind."""
         who = type(self).__name__
-        here = next(i for i, other in enumerate(plugins) if other is self)
+        here = next((i for i, other in enumerate(plugins) if other is self), len(plugins))
         self.projections = [other for other in plugins if isinstance(other, GradientProjection)]
         for place, other in enumerate(plugins):
             name = type(other).__name__

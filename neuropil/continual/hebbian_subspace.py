@@ -76,6 +76,11 @@ class HebbianSubspace:
         """H `[M, N]`, frozen rows first."""
         return torch.cat([self.frozen, self.growing])
 
+    @property
+    def has_met_activity(self) -> bool:
+        """Whether the neurons that learn, if there are any, have been shown something since they grew."""
+        return self._energy > 0 or not len(self.growing)
+
     def grow(self, count: int) -> None:
         """Append `count` subspace neurons with random orthonormal weights; they learn, the others stay."""
         if len(self.frozen) + len(self.growing) + count > self.in_features:

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from neuropil.continual.hebbian_subspace import HebbianSubspace
 from neuropil.continual.projection import GradientProjection, check_sizes, subspace_sizes
 from neuropil.data.task import Task
-from neuropil.errors import ShapeError, SubspaceError
+from neuropil.errors import IncompatibleError, ShapeError, SubspaceError
 from neuropil.nn.presynaptic import Synapse, fan_in, observe, rows, weight_gradient
 from neuropil.training.plugin import Gradients, Plugin, transform_gradients  # noqa: F401  (transform_gradients: doctest)
 
@@ -46,7 +46,7 @@ class HLOP(GradientProjection):
 
     In a loop of your own call `before_task()` and `after_task()` around each task and pass gradients through
     `on_gradients` between `backward()` and `step()`. Needs SGD without momentum and weight decay. Beside plugins that
-    add to the loss or change gradients finished gradients must be projected as well: `beside(plugins)` tells it of them.
+    add to the loss or change gradients, finished gradients are projected as well: tell it of them by `beside(plugins)`.
 
     Args:
         model: attached by forward hooks; `detach()` removes them.
@@ -158,6 +158,12 @@ class HLOP(GradientProjection):
         """Project the weight gradients that are not made of projected activity alone."""
         if not self.learning:
             return gradients
+        for name, site in self._sites.items():
+            if self._names[name] in gradients and not site.circuit.has_met_activity:
+                raise IncompatibleError(
+                    f"HLOP: layer {name!r} has a gradient, but no activity to learn from: the model was run without "
+                    "gradients or in evaluation mode; use a learner that backpropagates"
+                )
         if not self._alone:  # a penalty pulls at the weights themselves
             return self.confine(gradients)
         return self.remove(gradients, (name for name, site in self._sites.items() if not site.presynaptic))
@@ -168,8 +174,7 @@ class HLOP(GradientProjection):
         for site in self._sites.values():
             while site.handles:
                 site.handles.pop().remove()
-        for parameter in self._shared:
-            parameter.requires_grad_(True)
+        super().detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Subspaces and progress."""

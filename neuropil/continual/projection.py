@@ -127,6 +127,11 @@ class GradientProjection(Plugin):
         if self.tasks_learned:
             self.freeze_shared()
 
+    def detach(self) -> None:
+        """Let everything that was held still learn again, as a model that is finished may need."""
+        for parameter in self._shared:
+            parameter.requires_grad_(True)
+
     def freeze_shared(self) -> None:
         """Stop learning of parameters that act on all tasks and are not protected."""
         for parameter in self._shared:

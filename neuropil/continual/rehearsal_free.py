@@ -31,8 +31,8 @@ class MaskedSoftmax(Plugin):
     It sets `Batch.classes`, which the Trainer's loss follows; in a loop of your own pass batches through
     `before_batch` and the logits through `neuropil.training.restrict(logits, batch.classes)`. Batches whose task
     names its classes itself pass unchanged. Behind `Replay`, remembered samples of earlier classes are learned among
-    all classes met so far and new ones among the task's, which is asymmetric cross-entropy (Caccia et al. 2022). Use no weight decay on the output layer, and give estimates of
-    importance the same mask: `EWC(net, predict=masked.predict(net))`.
+    all classes met so far and new ones among the task's, which is asymmetric cross-entropy (Caccia et al. 2022). Use
+    no weight decay on the output layer, and give estimates of importance the same mask: `EWC(net, predict=masked.predict(net))`.
 
     >>> masked = MaskedSoftmax()
     >>> masked.classes = (2, 3)
@@ -46,7 +46,7 @@ class MaskedSoftmax(Plugin):
 
     def beside(self, plugins: Sequence[Plugin]) -> None:
         """Refuse to stand before a plugin that joins earlier samples, whose classes the mask would forbid."""
-        here = next(i for i, other in enumerate(plugins) if other is self)
+        here = next((i for i, other in enumerate(plugins) if other is self), len(plugins))
         for other in plugins[here + 1 :]:
             if isinstance(other, Replay):
                 raise IncompatibleError(

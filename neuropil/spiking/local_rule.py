@@ -77,7 +77,8 @@ class LocalRule(Learner):
             torch.autograd.backward(loss)
         parameters = dict(self.model.named_parameters())
         for name, change in proposal.changes.items():
-            torch.autograd.backward(parameters[name], -change)
+            if parameters[name].requires_grad:  # a plugin may hold it still
+                torch.autograd.backward(parameters[name], -change)
         transform_gradients(self.model, self.plugins)
         check_gradients(self.model)
         self.optimizer.step()

@@ -34,7 +34,8 @@ def fisher_diagonal(
         count: how many of them, drawn at random.
         classes: answers allowed.
         generator: draws samples and labels.
-        predict: `inputs -> logits [batch, classes]`, when that is not `model(inputs)`.
+        predict: `inputs -> logits [batch, classes]`, when that is not `model(inputs)`, or its mean over time where the
+            model answers with a sequence `[time, batch, classes]`.
 
     Returns:
         Non-negative tensors shaped as the parameters that require a gradient.
@@ -48,7 +49,10 @@ def fisher_diagonal(
     inputs = next(iter(batches(samples, count, seed=seed, epoch=0))).inputs
 
     def log_likelihood(x: Tensor) -> Tensor:
-        log_p = functional.log_softmax(restrict((predict or model)(x), classes), dim=-1)
+        answer = (predict or model)(x)
+        if answer.dim() > 2:  # a model that answers at every step
+            answer = answer.mean(0)
+        log_p = functional.log_softmax(restrict(answer, classes), dim=-1)
         label = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(log_p.device)
         return log_p.gather(1, label).sum()
 

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from neuropil.continual import EWC, Replay
 from neuropil.data.task import Batch
+from neuropil.errors import IncompatibleError
 from neuropil.training import Plugin, Trainer, gradients_of, read_checkpoint, save_checkpoint
 from tests.contracts.parts import Make, parts
 from tests.training.worlds import (
@@ -136,7 +137,11 @@ def test_it_works_beside_others(make: Make, network: Network, order: int) -> Non
             Replay(per_class=2, generator=torch.Generator().manual_seed(1)),
             EWC(model, strength=1.0, samples=8, generator=torch.Generator().manual_seed(2)),
         ]
-        by_hand(model, [make()(model), *others][::order], stream())
+        try:
+            by_hand(model, [make()(model), *others][::order], stream())
+        except IncompatibleError as refusal:  # it may ask for a place behind the others
+            assert order == 1 and len(str(refusal).splitlines()) == 1
+            return
         assert all(value.isfinite().all() for value in weights(model).values())
         assert len(others[0].buffer) == 3 * 2 * CLASSES and others[1].penalty() > 0
         results.append(weights(model))

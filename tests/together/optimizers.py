@@ -48,7 +48,12 @@ def classp(world: World) -> Act:
     def before(gradients: dict[str, Tensor]) -> None:
         named = dict(world.model.named_parameters())
         seen[:] = [
-            (named[name], named[name].detach().clone(), gradient.clone(), optimizer.state[named[name]]["usage"].clone())
+            (
+                named[name],
+                named[name].detach().clone(),
+                gradient.clone(),
+                optimizer.state[named[name]]["usage"].clone(),
+            )
             for name, gradient in gradients.items()
             if "usage" in optimizer.state[named[name]]
         ]
@@ -72,4 +77,6 @@ def classp(world: World) -> Act:
     assert worst and max(worst) < 1e-5, f"a step differs from the rule by {max(worst, default=1.0):.1e}"
     named = dict(world.model.named_parameters())
     for name, usage in kept.items():
-        assert (optimizer.state[named[name]]["usage"][: len(usage)] >= usage).all(), f"usage of {name} was lost"
+        assert (optimizer.state[named[name]]["usage"][: len(usage)] >= usage).all(), (
+            f"usage of {name} was lost"
+        )

@@ -34,9 +34,12 @@ from neuropil.continual import (
 )
 from neuropil.data.task import Batch
 from neuropil.training import OnlineAccuracy, WatchActivity
-from tests.together.world import Act, Life, World, answer, plain, seeded, stream, together
+from tests.together.world import EPOCHS, Act, Life, World, answer, plain, seeded, stream, together
 
-ROUNDING, HEBBIAN = 1e-4, 2e-2  # shares of a movement: rounding; Hebbian neurons that are orthonormal to about a percent
+ROUNDING, HEBBIAN = (
+    1e-4,
+    2e-2,
+)  # shares of a movement: rounding; Hebbian neurons that are orthonormal to about a percent
 
 
 def protects(world: World, plugin: Any, tolerance: float) -> Act:
@@ -50,7 +53,9 @@ def protects(world: World, plugin: Any, tolerance: float) -> Act:
     for name, basis in bases.items():
         change = moved[f"{name}.weight"].flatten(1)
         along = float((change @ basis.mT).norm())
-        assert along <= tolerance * (float(change.norm()) + tolerance), f"{name} moved along what it protects: {along:.1e}"
+        assert along <= tolerance * (float(change.norm()) + tolerance), (
+            f"{name} moved along what it protects: {along:.1e}"
+        )
     known = {name for name, _ in world.model.named_parameters()}
     for name in known - weights:
         assert name not in moved or not moved[name].any(), f"{name} moved, which acts on all tasks"
@@ -58,7 +63,7 @@ def protects(world: World, plugin: Any, tolerance: float) -> Act:
 
 @together("plugin", HLOP)
 def hlop(world: World) -> Act:
-    circuits = {"iterations": 60, "momentum": 0.5}  # a few batches are all that they see
+    circuits = {"iterations": 20, "momentum": 0.5}  # a few batches are all that they see
     plugin = world.plugin(HLOP(world.model, tasks=2, fill=0.5, generator=seeded(), **circuits))
     yield from protects(world, plugin, HEBBIAN)
 
@@ -77,11 +82,11 @@ def owm(world: World) -> Act:
     projectors = {name: value.clone() for name, value in plugin.projectors.items()}
     yield
     moved = world.moved("one", "two")
+    assert min(float(torch.linalg.eigvalsh(p)[0]) for p in projectors.values()) < 0.1, "nothing is protected"
     for name, projector in projectors.items():
         change, (values, vectors) = moved[f"{name}.weight"].flatten(1), torch.linalg.eigh(projector)
         # in its own directions the movement is a gradient times the projector's value there
         along = (change @ vectors).norm(dim=0)
-        assert values.min() < 0.1, "nothing is protected"
         assert (along[values < 1e-3] <= 0.02 * along.norm() + 1e-7).all(), f"{name} moved where it is held"
 
 
@@ -188,7 +193,9 @@ def agem(world: World) -> Act:
 
 @together("plugin", GEM)
 def gem(world: World) -> Act:
-    yield from harmless(world, world.plugin(GEM(world.model, per_task=12, margin=0.0, generator=seeded())), 12)
+    yield from harmless(
+        world, world.plugin(GEM(world.model, per_task=12, margin=0.0, generator=seeded())), 12
+    )
 
 
 @together("plugin", Replay)
@@ -242,7 +249,9 @@ def masked_softmax(world: World) -> Act:
     assert all(allowed <= {0, 1} for allowed in answers)
     answers.clear()
     yield
-    assert answers and all(allowed <= {2, 3} for allowed in answers), "a new sample is learned among old classes"
+    assert answers and all(allowed <= {2, 3} for allowed in answers), (
+        "a new sample is learned among old classes"
+    )
 
 
 def only_looks(world: World) -> Act:
@@ -260,14 +269,14 @@ def only_looks(world: World) -> Act:
 def forgetting_tracker(world: World) -> Act:
     plugin = world.plugin(ForgettingTracker(world.model, stream()[0].train))
     yield from only_looks(world)
-    assert plugin.looks == 2 * 3 + 2 and plugin.learned.any()
+    assert plugin.looks == 2 * EPOCHS + 2 and plugin.learned.any()
 
 
 @together("plugin", OnlineAccuracy)
 def online_accuracy(world: World) -> Act:
     plugin = world.plugin(OnlineAccuracy())
     yield from only_looks(world)
-    assert len(plugin.accuracies) == 2 * 3 * 3 and 0 < plugin.mean <= 1
+    assert len(plugin.accuracies) == 2 * EPOCHS * 3 and 0 < plugin.mean <= 1
 
 
 @together("plugin", WatchActivity)
@@ -302,7 +311,7 @@ def growing_head(world: World) -> Act:
 
 
 def _written(world: World) -> None:
-    world.lr = 0.03
+    world.lr = 0.01
     plain(world)  # what cells keep as buffers is written by no task
     world.take("whole", lambda net: RecurrentHyperNetwork(net, tasks=2, embedding=4, hidden=8, chunk=60))
 
@@ -317,7 +326,7 @@ def hypernetwork(world: World) -> Act:
     yield
     with torch.no_grad():
         drift = float((world.model.flat([0]) - before).square().sum())
-    assert drift < 2.0, f"weights written for the first task drifted by {drift:.2f}, 8.5 without the penalty"
+    assert drift < 0.7, f"weights written for the first task drifted by {drift:.2f}, 1.9 without the penalty"
     embedding = world.moved("one", "two")["task_embeddings.0"]
     assert not embedding.any(), "the first task's embedding moved"
 
