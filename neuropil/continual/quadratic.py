@@ -5,13 +5,16 @@ EWC, SI, MAS and L2 differ in how stiff the spring of each weight is and where i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from neuropil.errors import ConfigError, nearest
+from neuropil.continual.agem import AGEM
+from neuropil.continual.projection import GradientProjection
+from neuropil.errors import ConfigError, IncompatibleError, nearest
 from neuropil.kernels.springs import with_pull
 from neuropil.training.plugin import Gradients, LossContext, Plugin
 
@@ -89,6 +92,16 @@ class QuadraticPenalty(Plugin):
         anchors = [self._anchor[name] for name in self._stiffness]
         value: Tensor = _Quadratic.apply(self.strength, list(self._stiffness.values()), anchors, *weights)  # type: ignore[no-untyped-call]
         return value
+
+    def beside(self, plugins: Sequence[Plugin]) -> None:
+        """Refuse to pull at gradients that a plugin listed before has confined already."""
+        before = plugins[: next((i for i, other in enumerate(plugins) if other is self), 0)]
+        for other in before if self.via == "gradients" else ():
+            if isinstance(other, GradientProjection | AGEM):
+                who, name = type(self).__name__, type(other).__name__
+                raise IncompatibleError(
+                    f"{who} after {name}: its pull would go where {name} has cleared the gradients; list {who} first"
+                )
 
     def on_loss(self, loss: Tensor, context: LossContext) -> Tensor:
         """Add the penalty."""

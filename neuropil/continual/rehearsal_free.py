@@ -32,7 +32,8 @@ class MaskedSoftmax(Plugin):
     `before_batch` and the logits through `neuropil.training.restrict(logits, batch.classes)`. Batches whose task
     names its classes itself pass unchanged. Behind `Replay`, remembered samples of earlier classes are learned among
     all classes met so far and new ones among the task's, which is asymmetric cross-entropy (Caccia et al. 2022). Use
-    no weight decay on the output layer, and give estimates of importance the same mask: `EWC(net, predict=masked.predict(net))`.
+    no weight decay on the output layer, and give estimates of importance the same mask:
+    `EWC(net, predict=masked.predict(net))`.
 
     >>> masked = MaskedSoftmax()
     >>> masked.classes = (2, 3)

@@ -28,6 +28,7 @@ from neuropil.nn import (
     TwoCompartment,
     record,
 )
+from neuropil.spiking import MetaNeuron, ParametricLIF
 from tests.together.world import HIDDEN, Act, Taken, World, stream, together
 
 
@@ -143,6 +144,11 @@ CELLS: dict[str, tuple[Any, Callable[..., nn.Module]]] = {
     "conductance_lif": (ConductanceLIF, compartments((10.0, -10.0), lambda: ConductanceLIF())),
     "two_compartment": (TwoCompartment, compartments((10.0, 10.0), lambda: TwoCompartment())),
     "active_dendrite": (ActiveDendrite, compartments((3.0, 3.0, 3.0), lambda: ActiveDendrite(2))),
+    "parametric_lif": (
+        ParametricLIF,
+        lambda **s: ParametricLIF(2.0, threshold=0.1, learn=True, features=HIDDEN, **s),
+    ),
+    "meta_neuron": (MetaNeuron, driven(20.0, lambda **s: MetaNeuron(learn=True, **s))),
     "refractory": (Refractory, lambda: Refractory(LIF(threshold=0.3), 1)),
     "recurrent": (Recurrent, lambda: Recurrent(LIF(threshold=0.3), back())),
 }

@@ -41,8 +41,8 @@ projection of gradients meets an optimizer that scales each coordinate. A pale o
 network has for them, such as two optimizers. A red one would be a pair that trains and breaks a promise. Where order
 matters, as for plugins, both orders were tried; a pair that wants a certain order says so, and is dark.
 
-Of {pairs} pairs {together} live together, {refused} refuse one another, {apart} want the same place and {broken} break a
-promise: {share:.1%} of those that are not refused keep both promises.
+Of {pairs} pairs {together} live together, {refused} refuse one another, {apart} want the same place and {broken} break
+a promise: {share:.1%} of those that are not refused keep both promises.
 
 A new mechanism joins with one entry in `tests/together/`: how it is put on the network, and what it promises. The tests
 fail for an exported mechanism without one, and for a promise that no vandal could break. `make composition` runs all

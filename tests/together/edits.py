@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from neuropil.nn import grow_outputs
-from neuropil.spiking import convert_to_spikes
-from tests.together.world import CLASSES, Act, World, answer, plain, same_bits, seeded, stream, together
+from neuropil.editing import TaskVector, linearize
+from neuropil.nn import DelayLinear, grow_outputs
+from neuropil.spiking import SigmaSchedule, convert_to_spikes, round_delays
+from tests.together.world import (
+    CLASSES,
+    HIDDEN,
+    Act,
+    World,
+    answer,
+    plain,
+    same_bits,
+    seeded,
+    stream,
+    together,
+)
 
 
 @together("edit", convert_to_spikes, plan=plain)
@@ -34,3 +46,51 @@ def wider(world: World) -> Act:
     found = answer(world.model, x)
     assert found.shape[1] == CLASSES + 2
     torch.testing.assert_close(found[:, :CLASSES], answer(given, x))
+
+
+@together("edit", TaskVector)
+def task_vector(world: World) -> Act:
+    """What the second task has added is taken away again."""
+    yield
+    yield
+    yield
+    given, before = world.model, world.life.models["one"]
+    world.model = (-TaskVector.between(before, given)).apply_to(given)
+    assert same_bits(given, world.life.models["ended"])
+    back = dict(world.model.named_parameters())
+    for name, parameter in before.named_parameters():
+        torch.testing.assert_close(back[name].detach(), parameter.detach())
+
+
+@together("edit", linearize)
+def tangent(world: World) -> Act:
+    """The linear approximation answers as the network does where it was taken."""
+    yield
+    yield
+    yield
+    given, x = world.model, stream()[1].test.tensors[0]
+    world.model = linearize(given)
+    torch.testing.assert_close(answer(world.model, x), answer(given, x))
+
+
+def _gaussian_delays(world: World) -> None:
+    def make(inputs: int, outputs: int) -> DelayLinear:
+        settings = {"learn": True, "bounds": "clamp", "interpolation": "gaussian"}
+        return DelayLinear(inputs, outputs, 2, generator=seeded(), **settings)
+
+    world.take("second", make)
+
+
+@together("edit", round_delays, SigmaSchedule, plan=_gaussian_delays)
+def rounded_delays(world: World) -> Act:
+    """Delays learn within their range while their Gaussians narrow, and are whole steps at the end."""
+    world.plugin(SigmaSchedule(world.model, steps=8))
+    yield
+    yield
+    yield
+    layer = dict(world.model.named_modules())["second"]
+    assert abs(layer.width - 0.5) < 1e-6 and bool(((layer.delays >= 0) & (layer.delays <= 2)).all())
+    given = world.model
+    world.model = round_delays(given)
+    delays = dict(world.model.named_modules())["second"].delays
+    assert delays.shape == (HIDDEN, HIDDEN) and bool((delays == delays.round()).all())

@@ -118,6 +118,10 @@ def named(name: str, act: Any) -> Any:
 
 SPRINGS: dict[str, tuple[Any, Callable[[nn.Module], Any]]] = {
     "ewc": (EWC, lambda net: EWC(net, strength=10.0, samples=16, generator=seeded())),
+    "ewc_on_gradients": (
+        EWC,
+        lambda net: EWC(net, strength=10.0, samples=16, via="gradients", generator=seeded()),
+    ),
     "online_ewc": (OnlineEWC, lambda net: OnlineEWC(net, strength=10.0, samples=16, generator=seeded())),
     "si": (SI, lambda net: SI(net, strength=10.0)),
     "mas": (MAS, lambda net: MAS(net, strength=1.0, samples=16, generator=seeded())),

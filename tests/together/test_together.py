@@ -34,6 +34,9 @@ APART = {
     "NeuroModulator": "part of NHL", "DSR": "brings a loop, readout and gradient of its own",
     "HyperNetwork": "a base of those that write weights",
     "ChunkedHyperNetwork": "takes part as its recurrent kind does",
+    "SourceFreeAdapter": "a base", "unwrapped": "looks into wrappers",
+    "AlphaSynapse": "takes part as ExponentialSynapse does",
+    "DoubleExponentialSynapse": "takes part as ExponentialSynapse does",
     "shared_copy": "what edits begin with: nothing is edited",
 }  # fmt: skip
 
