@@ -284,8 +284,7 @@ def data_checksum(config: Any) -> str:
     ).hexdigest()
 
 
-_BOTH = {"step": (0.1, 0.2, 0.5), "every": (10, None)}
-_PLAIN = {"lr": (3e-4, 1e-3, 3e-3), "steps": (50, 150)}
+_PLAIN = {"lr": (1e-4, 3e-4, 1e-3, 3e-3), "steps": (50, 150)}
 
 study = Study(
     id="fast-slow-fscl",
@@ -308,24 +307,29 @@ study = Study(
         "joint": FewShotSetting(),
     },
     search={
-        "fast_slow": _BOTH,
-        "ewc": {"lr": (3e-4, 1e-3), "strength": (100.0, 1000.0, 10000.0)},
-        "unconsolidated": _BOTH,
-        "finetune": {"lr": (1e-4, 3e-4, 1e-3), "steps": (50, 150)},
+        "fast_slow": {"lr": (3e-4, 1e-3), "strength": (1e4, 1e5), "step": (0.1, 0.2)},
+        "ewc": {"lr": (3e-4, 1e-3), "strength": (1e3, 1e4, 1e5, 1e6)},
+        "unconsolidated": {"lr": (3e-4, 1e-3), "step": (0.05, 0.1, 0.2, 0.5)},
+        "finetune": _PLAIN,
         "frozen": _PLAIN,
         "joint": _PLAIN,
     },
     trial=trial,
     data=data_checksum,
-    seeds=8,
+    seeds=20,
+    first_seed=8,
     claims=(
         exceeds(
-            "fast_slow.acc", "ewc.acc", by=0.01, primary=True,
-            text="slow weights are worth at least 1 point, on classes learned and classes to come, over consolidation",
+            "fast_slow.seen_acc", "finetune.seen_acc", by=0.03, primary=True,
+            text="classes learned are known at least 3 points better than after fine-tuning",
         ),
         exceeds(
-            "fast_slow.seen_acc", "finetune.seen_acc", by=0.0,
-            text="classes learned are known better than after fine-tuning",
+            "fast_slow.acc", "ewc.acc", by=0.01,
+            text="slow weights are worth at least 1 point, on classes learned and classes to come, over consolidation",
+        ),
+        equivalent(
+            "fast_slow.acc", "ewc.acc", within=0.01,
+            text="with both tuned, slow weights and consolidation of one set of weights are within 1 point",
         ),
         exceeds(
             "fast_slow.base_acc", "finetune.base_acc", by=0.02,
