@@ -4,10 +4,19 @@ Here a small network that knows digits and clothes upright learns four turned ve
 four changes are added: in the published work a CLIP vision transformer learns eight data sets. Its head is frozen in
 both. Absolute numbers are therefore far from the published ones, which are quoted from memory of the paper's tables.
 
-What to expect: changes learned in the tangent space add up better, whatever learning rate the ordinary network is
-given; both chose their rate for the sum's accuracy. Taking a group of classes away works in both. When to use it: when
-vectors shall be combined later, shared, or taken out again, and a linear model is good enough for each task alone. It
-costs a forward-mode derivative in every pass, training and answering: a training step takes about four times as long.
+What to expect: changes learned in the tangent space add up better, by about six points of accuracy for the sum, while
+each task alone is learned as well; every arm chose its rate for the sum's accuracy. They disturb each other less. Using
+ordinary changes in the tangent space afterwards (post hoc) disturbs as little but knows each task less. All of it is
+far from one network that learns all tasks together.
+
+What did not reproduce: subtraction. Both models lose half of a group's accuracy at two points of cost for the other
+classes, the ordinary one even three points more; the published advantage of the linear model is not there. Nor is the
+published explanation: eigenfunctions of the tangent kernel of turned digits have no more energy on digits than on
+clothes here (ratio 0.91 over both directions).
+
+When to use it: when changes shall be combined later, shared, or taken out again, and a linear model is good enough for
+each task alone. It costs a forward-mode derivative in every pass, training and answering: a training step takes three
+to four times as long.
 """
 
 from __future__ import annotations
