@@ -202,7 +202,11 @@ def check_labels(targets: Tensor, outputs: int) -> None:
 def check_gradients(model: nn.Module) -> None:
     """Raise NonFiniteError naming the first parameter whose gradient is not finite."""
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norms = torch._foreach_norm([g for _, g in named]) if named else []
+    if not named:
+        return
+    norms = torch._foreach_norm([g for _, g in named])
+    if torch.stack([norm.to(norms[0]) for norm in norms]).isfinite().all():
+        return
     for (name, _), norm in zip(named, norms, strict=True):
         if not torch.isfinite(norm):
             raise NonFiniteError(f"gradient of {name} is {float(norm)}; no step was made")

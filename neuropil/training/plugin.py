@@ -105,8 +105,12 @@ def transform_gradients(model: nn.Module, plugins: Iterable[Plugin]) -> None:
 
     A parameter whose gradient a plugin leaves out is not stepped.
     """
-    gradients = gradients_of(model)
+    plugins = tuple(plugins)
+    if not plugins:
+        return
+    named = list(unwrapped(model).named_parameters())
+    gradients = {name: p.grad for name, p in named if p.grad is not None}
     for plugin in plugins:
         gradients = plugin.on_gradients(gradients)
-    for name, parameter in unwrapped(model).named_parameters():
+    for name, parameter in named:
         parameter.grad = gradients.get(name)
