@@ -19,10 +19,16 @@ from neuropil.cli.output import emit, one_line, table
 
 EXTRAS = {
     "bench": ("scipy", "plotly", "jinja2"),
+    "events": ("h5py",),
     "fabric": ("lightning-fabric",),
     "huggingface": ("datasets",),
+    "language": ("transformers", "tokenizers", "gguf"),
+    "nir": ("nir",),
     "parquet": ("pyarrow",),
+    "plot": ("matplotlib",),
     "ray": ("ray",),
+    "rl": ("stable-baselines3", "gymnasium"),
+    "sound": ("soundfile",),
     "tensorboard": ("tensorboard",),
 }
 

@@ -21,6 +21,9 @@ from neuropil.data.encoding import level_encode as level_encode
 from neuropil.data.encoding import poisson_encode as poisson_encode
 from neuropil.data.encoding import population_encode as population_encode
 from neuropil.data.encoding import rate_encode as rate_encode
+from neuropil.data.event_files import EventFolder as EventFolder
+from neuropil.data.event_files import HeidelbergFile as HeidelbergFile
+from neuropil.data.event_files import read_address_events as read_address_events
 from neuropil.data.events import EventSamples as EventSamples
 from neuropil.data.events import event_task as event_task
 from neuropil.data.events import events_to_frames as events_to_frames
