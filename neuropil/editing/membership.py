@@ -71,7 +71,8 @@ def membership_attack(
 
     After unlearning give the forgotten samples as `seen`, and samples of the same kind that were never trained on as
     `unseen`: an area of 0.5 or below means that the attack finds no rule that tells them apart (one found in noise
-    does a little worse than chance on what was left out). The attack is fitted on some folds and scored on the one left out.
+    does a little worse than chance on what was left out).
+    Fitted on some folds, the attack is scored on the one left out.
 
     Args:
         model: `inputs -> logits [batch, classes]`, looked at in evaluation mode; it stays as it is.
