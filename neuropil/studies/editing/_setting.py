@@ -17,6 +17,7 @@ from neuropil.bench.study import Config, Trial, setting
 from neuropil.data import Arrays
 from neuropil.data.transforms import Compose, Normalize, Reshape
 from neuropil.editing import retrained
+from neuropil.editing.descent import MakeOptimizer
 
 EDITS = 1_000_000  # seeds of edits are kept apart from those of the first training
 
@@ -28,6 +29,7 @@ class Setting(Config):
     dataset: str = setting("fashion-mnist", "images to learn: a name that `neuropil data list` shows")
     train_samples: int = setting(6000, "training images", low=100)
     validation_samples: int = setting(2000, "images that settings are chosen on", low=20)
+    test_samples: int = setting(2000, "images that the result is judged on", low=20)
     network: str = setting(
         "conv",
         "two convolutions and two linear layers, or a network of a million weights",
@@ -71,20 +73,19 @@ class Images:
 def images_of(trial: Trial) -> Images:
     """Training and judging images of a trial."""
     config: Setting = trial.config
-    return _images(
-        config.dataset, config.train_samples, config.validation_samples, trial.evaluate_on, trial.seed
-    )
+    held = config.test_samples if trial.evaluate_on == "test" else config.validation_samples
+    return _images(config.dataset, config.train_samples, held, trial.evaluate_on, trial.seed)
 
 
 @lru_cache(maxsize=4)
-def _images(dataset: str, train: int, validation: int, evaluate_on: str, seed: int) -> Images:
+def _images(dataset: str, train: int, held: int, evaluate_on: str, seed: int) -> Images:
     images = data.load(dataset)
     order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))
     inputs = Compose((Reshape((1, *images.shape)), Normalize(images.mean, images.std)))
     every = Arrays(images.train, images.train_labels, inputs)
-    judge = every.subset(order[-validation:])
+    judge = every.subset(order[-held:])
     if evaluate_on == "test":
-        judge = Arrays(images.test, images.test_labels, inputs)
+        judge = Arrays(images.test[:held], images.test_labels[:held], inputs)
     return Images(_part(every.subset(order[:train])), _part(judge), images.n_classes)
 
 
@@ -105,14 +106,18 @@ def fresh(network: str, classes: int) -> nn.Module:
 
 
 def learned(
-    config: Setting, classes: int, samples: TensorDataset, seed: int, lr: float | None = None
+    config: Setting,
+    classes: int,
+    samples: TensorDataset,
+    seed: int,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> nn.Module:
     """A network trained from scratch on some pairs."""
     with torch.random.fork_rng():
         net = fresh(config.network, classes)
     return retrained(
         net, samples, epochs=config.first_epochs, batch_size=config.batch_size,
-        make_optimizer=partial(Adam, lr=config.first_lr if lr is None else lr),
+        make_optimizer=make_optimizer or partial(Adam, lr=config.first_lr),
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
 
