@@ -47,6 +47,14 @@ from neuropil.spiking.liquid_state import LiquidState as LiquidState
 from neuropil.spiking.liquid_state import LiquidStateClassifier as LiquidStateClassifier
 from neuropil.spiking.local_rule import LocalRule as LocalRule
 from neuropil.spiking.local_rule import Proposal as Proposal
+from neuropil.spiking.memristive_lsm import Conductances as Conductances
+from neuropil.spiking.memristive_lsm import ContrastiveProjection as ContrastiveProjection
+from neuropil.spiking.memristive_lsm import PairedContrastiveLoss as PairedContrastiveLoss
+from neuropil.spiking.memristive_lsm import ResistiveLiquid as ResistiveLiquid
+from neuropil.spiking.memristive_lsm import ResistiveLiquidState as ResistiveLiquidState
+from neuropil.spiking.memristive_lsm import ResistiveWeight as ResistiveWeight
+from neuropil.spiking.memristive_lsm import random_conductances as random_conductances
+from neuropil.spiking.memristive_lsm import zero_shot as zero_shot
 from neuropil.spiking.meta_neuron import MetaNeuron as MetaNeuron
 from neuropil.spiking.meta_neuron import MetaNeuronState as MetaNeuronState
 from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
