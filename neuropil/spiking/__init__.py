@@ -24,6 +24,13 @@ from neuropil.spiking.dcls_delays import delay_parameters as delay_parameters
 from neuropil.spiking.dcls_delays import round_delays as round_delays
 from neuropil.spiking.decolle import DECOLLE as DECOLLE
 from neuropil.spiking.driven import DrivenCell as DrivenCell
+from neuropil.spiking.dynamical_intelligence import ClockGates as ClockGates
+from neuropil.spiking.dynamical_intelligence import SequenceHopfield as SequenceHopfield
+from neuropil.spiking.dynamical_intelligence import SequenceState as SequenceState
+from neuropil.spiking.dynamical_intelligence import SequenceWeights as SequenceWeights
+from neuropil.spiking.dynamical_intelligence import ThetaGammaClock as ThetaGammaClock
+from neuropil.spiking.dynamical_intelligence import modular_wiring as modular_wiring
+from neuropil.spiking.dynamical_intelligence import store_sequence as store_sequence
 from neuropil.spiking.echo_state import EchoState as EchoState
 from neuropil.spiking.echo_state import EchoStateClassifier as EchoStateClassifier
 from neuropil.spiking.ei_reservoir import EIReservoir as EIReservoir
@@ -58,6 +65,10 @@ from neuropil.spiking.memristive_lsm import zero_shot as zero_shot
 from neuropil.spiking.meta_neuron import MetaNeuron as MetaNeuron
 from neuropil.spiking.meta_neuron import MetaNeuronState as MetaNeuronState
 from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
+from neuropil.spiking.phasors import PhaseCoherence as PhaseCoherence
+from neuropil.spiking.phasors import PhasorNetwork as PhasorNetwork
+from neuropil.spiking.phasors import PhasorState as PhasorState
+from neuropil.spiking.phasors import phase_coherence as phase_coherence
 from neuropil.spiking.power_law import PowerLaw as PowerLaw
 from neuropil.spiking.power_law import fit_power_law as fit_power_law
 from neuropil.spiking.reservoir_measures import LyapunovExponents as LyapunovExponents
