@@ -38,6 +38,8 @@ from neuropil.data.images import load as load
 from neuropil.data.images import own_images as own_images
 from neuropil.data.moving_images import moving_images_to_events as moving_images_to_events
 from neuropil.data.names import by_name as by_name
+from neuropil.data.pid import PIDEpisodes as PIDEpisodes
+from neuropil.data.pid import pid_episodes as pid_episodes
 from neuropil.data.shifting import concept_shift as concept_shift
 from neuropil.data.shifting import label_swaps as label_swaps
 from neuropil.data.sounds import Sounds as Sounds

@@ -42,6 +42,7 @@ from neuropil.spiking.ei_reservoir import design_inhibition as design_inhibition
 from neuropil.spiking.eprop import EProp as EProp
 from neuropil.spiking.eprop import EPropRecurrent as EPropRecurrent
 from neuropil.spiking.eprop import eligibility_traces as eligibility_traces
+from neuropil.spiking.evolved_snn import SpikingControllerRegressor as SpikingControllerRegressor
 from neuropil.spiking.feast import FEASTLayer as FEASTLayer
 from neuropil.spiking.feast import FeatureEvents as FeatureEvents
 from neuropil.spiking.feast import TimeSurfaces as TimeSurfaces
