@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil import data
-from neuropil.continual import AGEM, EWC, LwF
+from neuropil.continual import AGEM, EWC, GEM, LwF, Replay, RingBuffer
 from neuropil.data import Task
 from neuropil.training import Backprop, Plugin
 
@@ -36,7 +36,8 @@ def inputs(tiny: bool) -> Arrays:
     for k in range(3):
         bound = widths[k] ** -0.5
         arrays[f"weight{k}"] = rng.uniform(-bound, bound, (widths[k + 1], widths[k])).astype(np.float32)
-    return arrays | {"batch": np.array(batch), "memory": np.array(12 if tiny else MEMORY)}
+    sizes = {"batch": batch, "memory": 12 if tiny else MEMORY, "drawn": 12 if tiny else batch}
+    return arrays | {name: np.array(size) for name, size in sizes.items()}
 
 
 def ours(make: Make) -> Callable[[Arrays], Run]:
@@ -109,6 +110,22 @@ WORKLOADS = [
         "agem",
         "A-GEM",
         lambda net, arrays: [AGEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]))],
+        agree_where_exact,
+    ),
+    workload(
+        "gem",
+        "GEM",
+        lambda net, arrays: [
+            GEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]), margin=0.0)
+        ],
+        agree_where_exact,
+    ),
+    workload(
+        "replay",
+        "replay",
+        lambda net, arrays: [
+            Replay(buffer=RingBuffer(int(arrays["memory"])), batch_size=int(arrays["drawn"]))
+        ],
         agree_where_exact,
     ),
     # their Fisher information is that of whole batches, so that weights differ
