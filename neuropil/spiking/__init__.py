@@ -39,6 +39,8 @@ from neuropil.spiking.ei_reservoir import InhibitoryDesign as InhibitoryDesign
 from neuropil.spiking.ei_reservoir import InhibitoryHomeostasis as InhibitoryHomeostasis
 from neuropil.spiking.ei_reservoir import adapt_inhibition as adapt_inhibition
 from neuropil.spiking.ei_reservoir import design_inhibition as design_inhibition
+from neuropil.spiking.elm_neuron import ELM as ELM
+from neuropil.spiking.elm_neuron import ELMState as ELMState
 from neuropil.spiking.eprop import EProp as EProp
 from neuropil.spiking.eprop import EPropRecurrent as EPropRecurrent
 from neuropil.spiking.eprop import eligibility_traces as eligibility_traces
