@@ -126,7 +126,7 @@ def trial(trial: Trial) -> Outcome:
     }  # fmt: skip
     if isinstance(config, ELMSetting):
         with torch.no_grad():
-            memories = net[0](seen[:, :1])[0][:, 0]  # type: ignore[index, operator]
+            memories = net[0](seen[:, :1])[0][:, 0]  # type: ignore[index]
         arrays["memories"] = {trial.arm: memories.mT.tolist()}
     if trial.evaluate_on == "test" and trial.arm == "elm":
         metrics |= {
