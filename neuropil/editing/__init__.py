@@ -1,6 +1,13 @@
 """Networks that are changed after training: made to forget, corrected, composed."""
 
 from neuropil.editing.bad_teaching import bad_teacher as bad_teacher
+from neuropil.editing.corrective_unlearning import BadNetPatch as BadNetPatch
+from neuropil.editing.corrective_unlearning import InterclassConfusion as InterclassConfusion
+from neuropil.editing.corrective_unlearning import ManipulatedSamples as ManipulatedSamples
+from neuropil.editing.corrective_unlearning import Manipulation as Manipulation
+from neuropil.editing.corrective_unlearning import UnlearningBenchmark as UnlearningBenchmark
+from neuropil.editing.corrective_unlearning import corrective_accuracy as corrective_accuracy
+from neuropil.editing.corrective_unlearning import unlearning_benchmark as unlearning_benchmark
 from neuropil.editing.descent import last_layers as last_layers
 from neuropil.editing.finetuning import finetuned as finetuned
 from neuropil.editing.judging import ForgettingScores as ForgettingScores
