@@ -1,20 +1,21 @@
 """Selective synaptic dampening: a class is forgotten by weakening the synapses it needed most, without training.
 
-When to use it: a class, or another group with features of its own, must go from a trained network, soon, and without the
-training data at hand (its importances are stored when training ends). It costs one forward and backward pass over the
-data, of which all but the part over what is to be forgotten can be paid beforehand: on a network of 1.07 million weights
-0.65 seconds of one core, 22 % of a retraining of five passes.
+When to use it: a class, or another group with features of its own, must go from a trained network, soon, and
+without the training data at hand (its importances are stored when training ends). It costs one forward and
+backward pass over the data, of which all but the part over what is to be forgotten can be paid beforehand: on a
+network of 1.07 million weights 0.65 seconds of one core, 22 % of a retraining of five passes.
 
-What the published recipe lacks: with one alpha for all networks (the arm fixed-alpha) some networks forget nothing and
-others lose what they should keep, because the best alpha lies anywhere from 5 to 100 here. The arm ssd therefore chooses
-alpha for each network on the training images, by accuracy kept minus accuracy on what is to go; a try needs no gradient.
-That choice is part of the time above only for the small network.
+What the published recipe lacks: with one alpha for all networks (the arm fixed-alpha) some networks forget
+nothing and others lose what they should keep, because the best alpha lies anywhere from 5 to 100 here. The arm
+ssd therefore chooses alpha for each network on the training images, by accuracy kept minus accuracy on what is
+to go; a try needs no gradient. That choice is part of the time above.
 
-What did not reproduce: the edit is not better than plain fine-tuning on the rest or relabelling, which also forget a
-class at this size, at one and a half times its cost; it is better than the bad teacher and SCRUB as they were tuned on
-two networks. How strongly the selected synapses are dampened hardly matters, as small strengths do the same as pruning
-does. The attack on membership finds nothing in any arm, also before the edit: these networks do not remember single
-images. Random samples, sub-classes, ResNets and ViTs of the paper were not repeated. UNSIR is not compared.
+What did not reproduce: the edit is not better than plain fine-tuning on the rest or relabelling, which also
+forget a class at this size, at one and a half times its cost; it is better than the bad teacher and SCRUB as
+they were tuned on two networks. Whether pruning the selected synapses does as well stayed undecided: its tuning
+settled on two alphas to choose from, too few for one of five networks. The attack on membership finds nothing
+in any arm: these networks do not remember single images. Random samples, sub-classes, ResNets and ViTs of the
+paper were not repeated. UNSIR is not compared.
 """
 
 from __future__ import annotations
