@@ -284,6 +284,7 @@ def data_checksum(config: Any) -> str:
     ).hexdigest()
 
 
+_SEEDS = 32  # what 2 points take, by the spread on development seeds
 _PLAIN = {"lr": (1e-4, 3e-4, 1e-3, 3e-3), "steps": (50, 150)}
 
 study = Study(
@@ -316,12 +317,12 @@ study = Study(
     },
     trial=trial,
     data=data_checksum,
-    seeds=20,
+    seeds=_SEEDS,
     first_seed=8,
     claims=(
         exceeds(
-            "fast_slow.seen_acc", "finetune.seen_acc", by=0.03, primary=True,
-            text="classes learned are known at least 3 points better than after fine-tuning",
+            "fast_slow.seen_acc", "finetune.seen_acc", by=0.02, primary=True,
+            text="classes learned are known at least 2 points better than after fine-tuning",
         ),
         exceeds(
             "fast_slow.acc", "ewc.acc", by=0.01,
