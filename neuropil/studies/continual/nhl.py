@@ -4,7 +4,7 @@ This is a second run, on sixteen fresh seeds. The first, of five, had six kinds 
 a point undecided (0.7 points, -0.1 to 1.4), as the gain depends on the source model, whose training differs from seed
 to seed. Now there are the four kinds that the claim was first measured on, Gaussian and impulse noise, defocus blur
 and contrast, and the primary claim is of the noise, where development seeds show the gain to lie: 1.5 points over
-batch statistics (1.1 to 2.0), where three quarters were asked for. The first run's claim, over all kinds, holds too: 1.0
+batch statistics (1.1 to 2.0), where three quarters were asked for. The first claim, over all kinds, holds too: 1.0
 point (0.7 to 1.4).
 
 It is not one mechanism that does it. Under noise the modulator alone, at the larger rate that tuning gave it, is 1.1
