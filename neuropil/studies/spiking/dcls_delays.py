@@ -8,8 +8,8 @@ that lets late spikes be read. All accuracies but `acc_blurred` are those of who
 What to expect: learned delays are 5 points ahead of random ones and 31 ahead of none. Random delays already bring most
 of that: among them, weights can choose. At larger rates of the weights the random ones catch up by some points, so give
 both their own search. Slow membranes without delays also remember, less well and with a wide spread over seeds, so that
-the 15 points asked for are not decided (19, from 15 to 23). Rounding costs 1.5 points; gathering the statistics of batch
-normalisation anew brings back a tenth of a point. Delays want a rate of their own, here ten times the weights'.
+the 15 points asked for are not decided (19, from 15 to 23). Rounding costs 1.5 points; statistics of batch
+normalisation gathered anew bring back a tenth of a point. Delays want a rate of their own, here ten times the weights'.
 
 A step takes 2.7 times that of the same network without delays. Weights and delays are twice as many numbers as weights.
 """
