@@ -109,7 +109,10 @@ class AGEM(Plugin):
         device = next(iter(named.values())).device
         with torch.enable_grad():
             output = restrict(self.model(batch.inputs.to(device)), batch.classes)
-            loss = self.loss(output, batch.targets.to(device))
+            targets = batch.targets.to(device)
+            if output.dim() > 2:  # a model that answers at every step
+                output, targets = output.flatten(0, -2), targets.repeat(len(output))
+            loss = self.loss(output, targets)
             gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
 

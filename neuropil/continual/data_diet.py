@@ -238,8 +238,9 @@ class ForgettingTracker(Plugin):
         right = []
         with evaluating(unwrapped(self.model)):
             for batch in batches(self.samples, self.batch_size, shuffle=False):
-                answer = restrict(self.model(_placed(batch.inputs, self.model)), self.classes).argmax(-1)
-                right.append(answer.cpu() == batch.targets)
+                logits = self.model(_placed(batch.inputs, self.model))
+                logits = logits.mean(0) if logits.dim() > 2 else logits  # of a model that answers at every step
+                right.append(restrict(logits, self.classes).argmax(-1).cpu() == batch.targets)
         self.note(torch.arange(sum(map(len, right))), torch.cat(right))
         self.looks += 1
 

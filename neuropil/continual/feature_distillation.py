@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuropil.continual.teacher import Teacher
 from neuropil.data.task import Task
-from neuropil.errors import ConfigError, UnknownNameError, nearest
+from neuropil.errors import ConfigError, IncompatibleError, UnknownNameError, nearest
 from neuropil.nn.presynaptic import synapses
 from neuropil.training.plugin import LossContext, Plugin
 
@@ -75,13 +75,21 @@ class FeatureDistillation(Plugin):
         """Distance, before `strength`, of the features that `inputs` just evoked from the remembered ones."""
         features = self._features
         if features is None or not self.teacher:
-            raise ConfigError(
-                "FeatureDistillation: no task was finished, or no pass in training mode made since"
+            raise IncompatibleError(
+                "FeatureDistillation: no task was finished, or no pass with gradients in training mode made since"
             )
         self.teacher(inputs)
         remembered, self._features, self._remembered = self._remembered, None, None
         if remembered is None or remembered.shape != features.shape:
-            raise ConfigError("FeatureDistillation: the last training pass was not that of this batch")
+            raise IncompatibleError(
+                "FeatureDistillation: the last training pass was not that of this batch as a whole; use a learner that "
+                "shows the model whole batches"
+            )
+        if not features.requires_grad:
+            raise IncompatibleError(
+                f"FeatureDistillation: no gradient flows through what enters {self.head!r}, so nothing holds it; use a "
+                "learner that passes errors from layer to layer"
+            )
         return (features - remembered).square().sum(-1).mean()
 
     def on_loss(self, loss: Tensor, context: LossContext) -> Tensor:

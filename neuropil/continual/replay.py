@@ -171,7 +171,10 @@ class Rehearsal(Plugin):
                 batch = self.buffer.select(index)
                 optimizer.zero_grad()
                 logits = restrict(self._model(batch.inputs.to(device)), batch.classes)
-                functional.cross_entropy(logits, batch.targets.to(device)).backward()
+                targets = batch.targets.to(device)
+                if logits.dim() > 2:  # a model that answers at every step
+                    logits, targets = logits.flatten(0, -2), targets.repeat(len(logits))
+                functional.cross_entropy(logits, targets).backward()
                 optimizer.step()
         optimizer.zero_grad()
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
 from neuropil.errors import ConfigError, nearest
+from neuropil.nn.active import ActiveBlock
 from neuropil.training.allowed import restrict
 from neuropil.training.learner import Backprop, Loss
 from neuropil.training.plugin import Plugin
@@ -60,7 +61,11 @@ class DECOLLE(Backprop):
         plugins: Sequence[Plugin] = (),
     ) -> None:
         super().__init__(model, optimizer, loss=loss, plugins=plugins)
-        spiking = {name: module for name, module in model.named_modules() if hasattr(module, "threshold")}
+        spiking = {
+            name: module
+            for name, module in model.named_modules()
+            if hasattr(module, "threshold") and not isinstance(module, ActiveBlock)
+        }
         chosen = list(spiking) if layers is None else list(layers)
         for name in chosen:
             if name not in spiking:
@@ -88,6 +93,11 @@ class DECOLLE(Backprop):
             for handle in handles:
                 handle.remove()
             self._spikes = {}
+
+    def answer(self, batch: Batch) -> Tensor:
+        """The model's output; what a plugin has shown the model before is forgotten."""
+        self._spikes = {}
+        return super().answer(batch)
 
     def objective(self, output: Tensor, batch: Batch) -> Tensor:
         """Sum of the layers' own losses and that of the answer."""
@@ -125,10 +135,12 @@ class DECOLLE(Backprop):
         return self.loss(restrict(logits.flatten(0, 1), classes), targets)
 
     def _readout(self, name: str, spikes: Tensor, outputs: int) -> Tensor:
-        if name not in self.readouts:
+        known = self.readouts.get(name, spikes.new_empty(0, spikes.shape[-1]))
+        if len(known) < outputs:  # none were drawn yet, or the model has learned to give more answers
             bound = self.scale * math.sqrt(3 / spikes.shape[-1])
-            drawn = torch.rand(outputs, spikes.shape[-1], generator=self.generator, dtype=spikes.dtype)
-            self.readouts[name] = ((2 * drawn - 1) * bound).to(spikes.device)
+            shape = outputs - len(known), spikes.shape[-1]
+            drawn = torch.rand(shape, generator=self.generator, dtype=spikes.dtype)
+            self.readouts[name] = torch.cat([known, ((2 * drawn - 1) * bound).to(known)])
         return self.readouts[name]
 
     def _listen(self, name: str) -> Any:

@@ -194,6 +194,11 @@ class EProp(Backprop):
             for handle in handles:
                 handle.remove()
 
+    def answer(self, batch: Batch) -> Tensor:
+        """The model's output; what a plugin has shown the model before is forgotten."""
+        self._spikes = []
+        return super().answer(batch)
+
     def objective(self, output: Tensor, batch: Batch) -> Tensor:
         """Mean over steps of the loss, and how far the rates are from their target."""
         if output.dim() < 3:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, NonFiniteError, nearest
+from neuropil.errors import ConfigError, IncompatibleError, NonFiniteError, nearest
 from neuropil.nn.finite import check_finite
 from neuropil.training.allowed import restrict
 from neuropil.training.learner import Learner, Loss, check_gradients, check_labels
@@ -77,6 +77,11 @@ class LocalRule(Learner):
             torch.autograd.backward(loss)
         parameters = dict(self.model.named_parameters())
         for name, change in proposal.changes.items():
+            if name not in parameters:
+                raise IncompatibleError(
+                    f"{type(self).__name__}: {name} is parametrized, and a rule changes weights, not what they are "
+                    "made of; remove the parametrization"
+                )
             if parameters[name].requires_grad:  # a plugin may hold it still
                 torch.autograd.backward(parameters[name], -change)
         transform_gradients(self.model, self.plugins)

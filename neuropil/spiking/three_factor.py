@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, ShapeError
+from neuropil.errors import ConfigError, IncompatibleError, ShapeError
 from neuropil.kernels.leaky import leaky_scan
 from neuropil.nn.lif import LIF
 from neuropil.nn.recording import record
@@ -115,6 +115,7 @@ class ThreeFactor(LocalRule):
         if not self.synapses:
             raise ConfigError("ThreeFactor: the model has no nn.Linear to train")
         self.modulator: Modulator = modulator or error_of_answer
+        self._generator = generator
         last = self.synapses[-1].layer
         self.feedback = {  # [outputs, neurons] of the hidden layers
             synapse.name: nn.init.kaiming_uniform_(
@@ -153,7 +154,7 @@ class ThreeFactor(LocalRule):
             if signal.dim() == 1:
                 signal = signal.unsqueeze(-1)
             elif synapse.name in self.feedback:
-                signal = signal @ self.feedback[synapse.name]
+                signal = signal @ self._feedback_of(synapse.name, signal.shape[1])
             signal = (signal / (len(pre) * len(batch.targets))).expand(len(pre), *signal.shape)
             changes[_parameter(synapse.name, "weight")] = three_factor_change(pre, post, signal, 0.0)
             if synapse.layer.bias is not None:
@@ -161,6 +162,15 @@ class ThreeFactor(LocalRule):
                     ones, post, signal, 0.0
                 ).squeeze(-1)
         return Proposal(output, changes)
+
+    def _feedback_of(self, name: str, outputs: int) -> Tensor:
+        """A layer's random weights; for answers that the model has learned to give since, new ones are drawn."""
+        known = self.feedback[name]
+        if len(known) < outputs:
+            drawn = known.new_empty(outputs, known.shape[1])
+            nn.init.kaiming_uniform_(drawn, a=5**0.5, generator=self._generator)
+            self.feedback[name] = known = torch.cat([known, drawn[len(known) :]])
+        return known
 
     def outputs(self) -> int | None:
         """Those of the last layer."""
@@ -212,7 +222,7 @@ def _sensitivity(cell: LIF, currents: Tensor, membranes: Tensor) -> Tensor:
 
 def _trace(x: Tensor, decay: Tensor) -> Tensor:
     if decay.numel() > 1:
-        raise ConfigError(
+        raise IncompatibleError(
             "ThreeFactor: neurons with different decays need one trace per synapse; use one decay"
         )
     return leaky_scan(x.contiguous(), torch.zeros_like(x[0]), decay.detach().to(x.dtype).reshape(()))[0]

@@ -12,13 +12,18 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import LabelError, NonFiniteError, ShapeError
+from neuropil.errors import IncompatibleError, LabelError, NonFiniteError, ShapeError
 from neuropil.kernels.processes import sum_over_processes
+from neuropil.nn.axonal_delay import AxonalDelay
+from neuropil.nn.delay import DelayLinear
 from neuropil.nn.finite import check_finite
+from neuropil.nn.postsynaptic import AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse
 from neuropil.training.allowed import restrict
 from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+CARRY_TIME = (AxonalDelay, DelayLinear, AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse)  # errors, back
 
 
 class Learner:
@@ -170,6 +175,14 @@ class OTTT(Backprop):
     >>> learner.predict(torch.zeros(5, 4, 3)).shape
     torch.Size([4, 2])
     """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, **settings: Any) -> None:
+        super().__init__(model, optimizer, **settings)
+        for name, module in model.named_modules():
+            if isinstance(module, CARRY_TIME):
+                raise IncompatibleError(
+                    f"OTTT: layer {name!r} ({type(module).__name__}) carries errors back in time; use TruncatedBPTT"
+                )
 
     def objective(self, output: Tensor, batch: Batch) -> Tensor:
         """Mean over time steps of the loss at each of them."""

@@ -8,7 +8,7 @@ import torch
 
 from neuropil.continual import FeatureDistillation
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, UnknownNameError
+from neuropil.errors import ConfigError, IncompatibleError, UnknownNameError
 from neuropil.training import LossContext
 from tests.continual.springs import gradient, move, seeded
 from tests.training.worlds import FEATURES, mlp
@@ -58,11 +58,11 @@ def test_it_is_not_asked_out_of_turn() -> None:
     model = mlp()
     plugin = FeatureDistillation(model)
     x = torch.rand(7, FEATURES, generator=seeded())
-    with pytest.raises(ConfigError, match="no task was finished"):
+    with pytest.raises(IncompatibleError, match="no task was finished"):
         plugin.distance(x)
     plugin.after_task()
     model(x)
-    with pytest.raises(ConfigError, match="not that of this batch"):
+    with pytest.raises(IncompatibleError, match="not that of this batch"):
         plugin.distance(x[:3])
 
 

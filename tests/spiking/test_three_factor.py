@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, ShapeError
+from neuropil.errors import ConfigError, IncompatibleError, ShapeError
 from neuropil.nn import LIF, BatchFirst, RateReadout, Sequential
 from neuropil.spiking import ThreeFactor, three_factor_change
 from neuropil.training import Backprop, Learner
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match="has no"):
         ThreeFactor(LIF(), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
     net = Sequential(nn.Linear(4, 2), LIF(decay=torch.tensor([0.5, 0.6])))
-    with pytest.raises(ConfigError, match="use one decay"):
+    with pytest.raises(IncompatibleError, match="use one decay"):
         ThreeFactor(net, torch.optim.SGD(net.parameters(), lr=1.0)).update(
             Batch(torch.zeros(5, 3, 4), torch.tensor([0, 1, 0]))
         )

@@ -29,7 +29,7 @@ from neuropil.nn import (
     record,
 )
 from neuropil.spiking import MetaNeuron, ParametricLIF
-from tests.together.world import HIDDEN, Act, Taken, World, stream, together
+from tests.together.world import HIDDEN, Act, Taken, World, named, part, stream, together
 
 
 class Compartments(nn.Module):
@@ -48,10 +48,11 @@ def lives_in(make: Callable[..., nn.Module]) -> Callable[[World], None]:
 
     def plan(world: World) -> None:
         def cell() -> nn.Module:
+            known = inspect.signature(make).parameters
+            if world.cell_settings and not {"temporal_gradient", "s"} & known.keys():
+                raise Taken("a learner without gradients through time needs cells that can do without")
             return make(**world.cell_settings)
 
-        if world.cell_settings and "temporal_gradient" not in inspect.signature(make).parameters:
-            raise Taken("a learner without gradients through time needs cells that can do without")
         world.own_cells.append(world.take("cell", cell, "cell_2"))
 
     return plan
@@ -65,12 +66,12 @@ def fires(world: World) -> Act:
     yield
     x = stream()[0].train.tensors[0][:8]
     model = world.life.models["ended"].eval()
-    cell = dict(model.named_children())[place]
+    cell, own = part(model, place), named(model, place)
     seen: list[Any] = []
     handle = cell.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
     with torch.no_grad():
         spikes = [
-            s for name, s in record(model, x).spikes.items() if name == place or name.startswith(f"{place}.")
+            s for name, s in record(model, x).spikes.items() if name == own or name.startswith(f"{own}.")
         ]
     handle.remove()
     assert spikes and all(bool(((s == 0) | (s == 1)).all()) for s in spikes), "a spike is neither 0 nor 1"
@@ -140,7 +141,7 @@ CELLS: dict[str, tuple[Any, Callable[..., nn.Module]]] = {
     "izhikevich": (Izhikevich, driven(100.0, lambda **s: Izhikevich(dt=1.0, **s))),
     "qif": (QIF, driven(100.0, lambda **s: QIF(dt=1.0, **s))),
     "resonator": (ResonateAndFire, driven(3.0, lambda **s: ResonateAndFire(**s))),
-    "hodgkin_huxley": (HodgkinHuxley, driven(100.0, lambda **s: HodgkinHuxley(dt=0.5, **s))),
+    "hodgkin_huxley": (HodgkinHuxley, driven(20.0, lambda **s: HodgkinHuxley(dt=0.5, **s))),
     "conductance_lif": (ConductanceLIF, compartments((10.0, -10.0), lambda: ConductanceLIF())),
     "two_compartment": (TwoCompartment, compartments((10.0, 10.0), lambda: TwoCompartment())),
     "active_dendrite": (ActiveDendrite, compartments((3.0, 3.0, 3.0), lambda: ActiveDendrite(2))),

@@ -1,4 +1,8 @@
-"""Run every pair, and write what was found: a record, a picture and a page. `python -m tests.together.draw`."""
+"""Run every pair, and write what was found: a record, a picture and a page.
+
+`python -m tests.together.draw` runs all; `--again broken` only those pairs that broke a promise and new ones;
+`--only-draw` none.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +69,16 @@ def found(progress: bool = False) -> dict[str, Verdict]:
         verdicts[f"{a.name} + {b.name}"] = verdict = verdict_of_pair(a, b, alone)
         if progress and verdict.kind == "broken":
             print(f"{a.name} + {b.name}: {verdict.line}", flush=True)
+    return verdicts
+
+
+def again(kind: str) -> dict[str, Verdict]:
+    """The record with those pairs judged anew that it gives one kind of verdict, or that it lacks."""
+    old, alone, verdicts = recorded(), lives(), {}
+    for a, b in pairs():
+        pair = f"{a.name} + {b.name}"
+        known = old.get(pair, [kind])
+        verdicts[pair] = verdict_of_pair(a, b, alone) if known[0] == kind else Verdict(*known)
     return verdicts
 
 
@@ -135,7 +149,9 @@ def share_kept() -> float:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    if "--only-draw" not in sys.argv:
+    if "--again" in sys.argv:
+        record(again(sys.argv[-1]))
+    elif "--only-draw" not in sys.argv:
         record(found(progress=True))
     draw().savefig(PICTURE, metadata={"Date": None}, transparent=True)
     PICTURE.write_text("\n".join(line.rstrip() for line in PICTURE.read_text().splitlines()) + "\n")

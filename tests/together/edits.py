@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from neuropil.editing import TaskVector, linearize
@@ -13,6 +15,8 @@ from tests.together.world import (
     Act,
     World,
     answer,
+    named,
+    part,
     plain,
     same_bits,
     seeded,
@@ -21,17 +25,19 @@ from tests.together.world import (
 )
 
 
-@together("edit", convert_to_spikes, plan=plain)
-def spikes(world: World) -> Act:
-    """A network of rates speaks in spikes and answers nearly the same; the one given stays as it was."""
+@together("edit", TaskVector)
+def task_vector(world: World) -> Act:
+    """What the second task has added is taken away again."""
     yield
     yield
     yield
-    given, x = world.model, stream()[1].test.tensors[0]
-    world.model = convert_to_spikes(given, stream()[1].train.tensors[0], time_steps=64)
-    assert same_bits(given, world.life.models["ended"])
-    wanted, found = answer(given, x), answer(world.model, x)
-    assert float((wanted - found).norm()) < 0.3 * float(wanted.norm())
+    given, first = world.model, world.life.models["one"]
+    before = copy.deepcopy(given)
+    world.model = (-TaskVector.between(first, given)).apply_to(given)
+    assert same_bits(given, before)
+    back = dict(world.model.named_parameters())
+    for name, parameter in first.named_parameters():
+        torch.testing.assert_close(back[name].detach(), parameter.detach())
 
 
 @together("edit", grow_outputs)
@@ -41,36 +47,13 @@ def wider(world: World) -> Act:
     yield
     yield
     given, x = world.model, stream()[1].test.tensors[0]
-    world.model = grow_outputs(given, 2, layer="last", generator=seeded())
-    assert same_bits(given, world.life.models["ended"])
+    before = copy.deepcopy(given)
+    world.own_answers()
+    world.model = grow_outputs(given, 2, layer=named(given, "last"), generator=seeded())
+    assert same_bits(given, before)
     found = answer(world.model, x)
     assert found.shape[1] == CLASSES + 2
     torch.testing.assert_close(found[:, :CLASSES], answer(given, x))
-
-
-@together("edit", TaskVector)
-def task_vector(world: World) -> Act:
-    """What the second task has added is taken away again."""
-    yield
-    yield
-    yield
-    given, before = world.model, world.life.models["one"]
-    world.model = (-TaskVector.between(before, given)).apply_to(given)
-    assert same_bits(given, world.life.models["ended"])
-    back = dict(world.model.named_parameters())
-    for name, parameter in before.named_parameters():
-        torch.testing.assert_close(back[name].detach(), parameter.detach())
-
-
-@together("edit", linearize)
-def tangent(world: World) -> Act:
-    """The linear approximation answers as the network does where it was taken."""
-    yield
-    yield
-    yield
-    given, x = world.model, stream()[1].test.tensors[0]
-    world.model = linearize(given)
-    torch.testing.assert_close(answer(world.model, x), answer(given, x))
 
 
 def _gaussian_delays(world: World) -> None:
@@ -88,9 +71,36 @@ def rounded_delays(world: World) -> Act:
     yield
     yield
     yield
-    layer = dict(world.model.named_modules())["second"]
+    layer = part(world.model, "second")
     assert abs(layer.width - 0.5) < 1e-6 and bool(((layer.delays >= 0) & (layer.delays <= 2)).all())
     given = world.model
     world.model = round_delays(given)
-    delays = dict(world.model.named_modules())["second"].delays
+    delays = part(world.model, "second").delays
     assert delays.shape == (HIDDEN, HIDDEN) and bool((delays == delays.round()).all())
+
+
+@together("edit", linearize)
+def tangent(world: World) -> Act:
+    """The linear approximation answers as the network does where it was taken."""
+    yield
+    yield
+    yield
+    given, x = world.model, stream()[1].test.tensors[0]
+    before = copy.deepcopy(given)
+    world.model = linearize(given)
+    assert same_bits(given, before)
+    torch.testing.assert_close(answer(world.model, x), answer(given, x))
+
+
+@together("edit", convert_to_spikes, plan=plain)
+def spikes(world: World) -> Act:
+    """A network of rates speaks in spikes and answers nearly the same; the one given stays as it was."""
+    yield
+    yield
+    yield
+    given, x = world.model, stream()[1].test.tensors[0]
+    before = copy.deepcopy(given)
+    world.model = convert_to_spikes(given, stream()[1].train.tensors[0], time_steps=64)
+    assert same_bits(given, before)
+    wanted, found = answer(given, x), answer(world.model, x)
+    assert float((wanted - found).norm()) < 0.3 * float(wanted.norm())

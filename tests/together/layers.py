@@ -22,7 +22,7 @@ from neuropil.nn import (
     SparseLinear,
     TracedLinear,
 )
-from tests.together.world import HIDDEN, Act, World, seeded, together
+from tests.together.world import HIDDEN, Act, World, part, seeded, together
 
 Make = Callable[[int, int], nn.Module]
 
@@ -43,7 +43,7 @@ INNER = (
 
 
 def layer_of(world: World, place: str, moment: str) -> nn.Module:
-    return dict(world.life.models[moment].named_modules())[place]
+    return part(world.life.models[moment], place)
 
 
 @together("layer", FeedbackLinear, plan=lies(lambda i, o: FeedbackLinear(i, o, generator=seeded()), *INNER))
@@ -116,7 +116,7 @@ def delay_linear(world: World) -> Act:
     yield
     yield
     delays = layer_of(world, place, "ended").delays
-    assert bool(((delays > 0) & (delays < 2)).all())
+    assert bool(((delays >= 0) & (delays <= 2)).all())
 
 
 @together("layer", TracedLinear, plan=lies(lambda i, o: TracedLinear(i, o, decay=0.5), "second", "last"))
@@ -200,7 +200,7 @@ def signs() -> Tensor:
 @together("parametrization", Dale)
 def dale(world: World) -> Act:
     """A neuron excites all it reaches, or inhibits all, whatever else acts on its synapses."""
-    layer = world.model.get_submodule("last")
+    layer = part(world.model, "last")
     register_parametrization(layer, "weight", Dale(signs(), rectifier="abs"))
     yield
     yield

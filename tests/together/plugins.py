@@ -34,7 +34,7 @@ from neuropil.continual import (
 )
 from neuropil.data.task import Batch
 from neuropil.training import OnlineAccuracy, WatchActivity
-from tests.together.world import EPOCHS, Act, Life, World, answer, plain, seeded, stream, together
+from tests.together.world import EPOCHS, Act, Life, World, answer, named, plain, seeded, stream, together
 
 ROUNDING, HEBBIAN = (
     1e-4,
@@ -111,7 +111,7 @@ def spring(make: Callable[[nn.Module], Any]) -> Callable[[World], Act]:
     return act
 
 
-def named(name: str, act: Any) -> Any:
+def called(name: str, act: Any) -> Any:
     act.__name__ = name
     return act
 
@@ -124,12 +124,12 @@ SPRINGS: dict[str, tuple[Any, Callable[[nn.Module], Any]]] = {
     ),
     "online_ewc": (OnlineEWC, lambda net: OnlineEWC(net, strength=10.0, samples=16, generator=seeded())),
     "si": (SI, lambda net: SI(net, strength=10.0)),
-    "mas": (MAS, lambda net: MAS(net, strength=1.0, samples=16, generator=seeded())),
+    "mas": (MAS, lambda net: MAS(net, strength=0.1, samples=16, generator=seeded())),
     "parameter_l2": (ParameterL2, lambda net: ParameterL2(net, strength=1.0)),
     "fast_slow": (FastSlow, lambda net: FastSlow(net, strength=10.0, samples=16, generator=seeded())),
 }
 for _name, (_kind, _make) in SPRINGS.items():
-    together("plugin", _kind)(named(_name, spring(_make)))
+    together("plugin", _kind)(called(_name, spring(_make)))
 
 
 @together("plugin", LwF)
@@ -149,7 +149,7 @@ def lwf(world: World) -> Act:
 
 @together("plugin", FeatureDistillation)
 def feature_distillation(world: World) -> Act:
-    plugin = world.plugin(FeatureDistillation(world.model, strength=2.0))
+    plugin = world.plugin(FeatureDistillation(world.model, strength=0.5))
     yield
     yield
     x = stream()[1].train.tensors[0]
@@ -296,7 +296,8 @@ def _narrow(world: World) -> None:
 @together("plugin", GrowingHead, plan=_narrow)
 def growing_head(world: World) -> Act:
     """The head grows from two answers to four, and the old ones keep their bits while it does."""
-    plugin = GrowingHead(world.model, layer="last", generator=seeded())
+    world.own_answers()
+    plugin = GrowingHead(world.model, layer=named(world.model, "last"), generator=seeded())
     world.plugins.insert(0, plugin)  # before plugins that look at outputs, as it asks for
     grown: list[bool] = []
     grow = plugin.grow_to
@@ -315,7 +316,9 @@ def growing_head(world: World) -> Act:
 
 
 def _written(world: World) -> None:
-    world.lr = 0.01
+    world.lr = 0.005
+    for place in ("first", "second", "last"):
+        world.take(place, nn.Linear)  # all weights are written
     plain(world)  # what cells keep as buffers is written by no task
     world.take("whole", lambda net: RecurrentHyperNetwork(net, tasks=2, embedding=4, hidden=8, chunk=60))
 
@@ -330,7 +333,7 @@ def hypernetwork(world: World) -> Act:
     yield
     with torch.no_grad():
         drift = float((world.model.flat([0]) - before).square().sum())
-    assert drift < 0.7, f"weights written for the first task drifted by {drift:.2f}, 1.9 without the penalty"
+    assert drift < 0.45, f"weights written for the first task drifted by {drift:.2f}, 0.9 without the penalty"
     embedding = world.moved("one", "two")["task_embeddings.0"]
     assert not embedding.any(), "the first task's embedding moved"
 
@@ -346,4 +349,6 @@ def mean_field(world: World) -> Act:
     yield
     yield
     with torch.no_grad():
-        assert float(plugin.divergence()) < 2e-3
+        others = {"optimizer", "learner"} & world.places.keys()
+        bound = 0.1 if others else 2e-3  # they may make larger steps
+        assert float(plugin.divergence()) < bound

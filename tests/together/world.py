@@ -30,8 +30,8 @@ from torch.nn import functional
 
 from neuropil.data import Stream, Task
 from neuropil.data.task import Batch
-from neuropil.errors import IncompatibleError
-from neuropil.nn import LIF, RateReadout, Sequential
+from neuropil.errors import ConfigError, IncompatibleError
+from neuropil.nn import LIF, RateReadout, Sequential, Stateful
 from neuropil.training import Backprop, Learner, Plugin, Trainer
 from tests.training.worlds import CLASSES, FEATURES, task
 
@@ -145,6 +145,11 @@ class World:
         self.plugins.append(plugin)
         return plugin
 
+    def own_answers(self) -> None:
+        """Asked by what changes the answers' number, which a network inside another has no say in."""
+        if "whole" in self.places:
+            raise Taken("what the network is wrapped in counts its answers")
+
     def shrinks(self, what: str, measure: Callable[[Life], float]) -> None:
         """A measure of drift is smaller than without the mechanism, or than half of what it is without either."""
         mine, without = measure(self.life), measure(self.without)
@@ -170,6 +175,20 @@ def answer(model: nn.Module, x: Tensor) -> Tensor:
     return output if output.dim() == 2 else output.mean(0)
 
 
+def part(model: nn.Module, place: str) -> nn.Module:
+    """What stands in a place of the network, however it was wrapped since."""
+    for name, module in model.named_modules():
+        if name == place or name.endswith(f".{place}"):
+            return module
+    raise Taken(f"the network has no layer {place!r} of its own any more")
+
+
+def named(model: nn.Module, place: str) -> str:
+    """The name of what stands in a place."""
+    wanted = part(model, place)
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
@@ -191,6 +210,8 @@ def _network(world: World) -> nn.Module:
     readout = make.get("readout", RateReadout)()
     layers += [("readout", readout)] if readout is not None else []
     if world.time_steps is None:
+        if any(isinstance(inside, Stateful) for _, layer in layers for inside in layer.modules()):
+            raise Taken("a network without time has no place for what lives in it")
         return nn.Sequential(OrderedDict(layers))
     return Sequential(OrderedDict(layers), time_steps=world.time_steps)
 
@@ -248,7 +269,7 @@ def verdict(*entries: Entry, without: Sequence[Life] = ()) -> Verdict:
         live(*entries, without=without)
     except Taken as taken:
         return Verdict("apart", str(taken))
-    except IncompatibleError as refusal:
+    except (IncompatibleError, ConfigError) as refusal:
         line = str(refusal)
         return (
             Verdict("refused", line) if len(line.splitlines()) == 1 else Verdict("broken", f"lines: {line}")
@@ -259,9 +280,9 @@ def verdict(*entries: Entry, without: Sequence[Life] = ()) -> Verdict:
 
 
 def verdict_of_pair(a: Entry, b: Entry, alone: Mapping[str, Life]) -> Verdict:
-    """The worse verdict of both orders, where order matters; refused in one order alone, it is the other's."""
+    """The worse verdict of both orders, of plugins; refused in one order alone, it is the other's."""
     found = [verdict(a, b, without=(alone[b.name], alone[a.name]))]
-    if a.kind == b.kind and found[0].kind != "apart":
+    if a.kind == b.kind == "plugin" and found[0].kind != "apart":
         found.append(verdict(b, a, without=(alone[a.name], alone[b.name])))
     for kind in ("broken", "together", "refused"):
         for each in found:
@@ -335,7 +356,7 @@ def live(*entries: Entry, without: Sequence[Life] = ()) -> Life:
 def _loss(world: World) -> float:
     """Of the answers to the first task."""
     x, y = stream()[0].train.tensors
-    return float(functional.cross_entropy(answer(world.model, x), y))
+    return float(functional.cross_entropy(answer(world.model, x)[:, :2], y))
 
 
 def _check(world: World) -> None:
@@ -344,7 +365,7 @@ def _check(world: World) -> None:
         for name, value in model.state_dict().items():
             assert value.isfinite().all(), f"{name} is not finite, {moment}"
     x, y = stream()[0].train.tensors
-    after = float(functional.cross_entropy(answer(world.life.models["one"], x), y))
+    after = float(functional.cross_entropy(answer(world.life.models["one"], x)[:, :2], y))
     assert after < world.life.before, f"loss on task one {world.life.before:.3f} -> {after:.3f}"
     assert any(
         float(moved.abs().max()) > 0 for moved in world.moved("one", "two").values() if moved.numel()
