@@ -9,6 +9,15 @@ from neuropil.editing.corrective_unlearning import UnlearningBenchmark as Unlear
 from neuropil.editing.corrective_unlearning import corrective_accuracy as corrective_accuracy
 from neuropil.editing.corrective_unlearning import unlearning_benchmark as unlearning_benchmark
 from neuropil.editing.descent import last_layers as last_layers
+from neuropil.editing.eigenshift import ExpertStability as ExpertStability
+from neuropil.editing.eigenshift import MeanDifferenceShift as MeanDifferenceShift
+from neuropil.editing.eigenshift import OutputSubspaceEditor as OutputSubspaceEditor
+from neuropil.editing.eigenshift import damp_hidden as damp_hidden
+from neuropil.editing.eigenshift import expert_scores as expert_scores
+from neuropil.editing.eigenshift import expert_stability as expert_stability
+from neuropil.editing.eigenshift import fit_output_subspace as fit_output_subspace
+from neuropil.editing.eigenshift import replace_head as replace_head
+from neuropil.editing.eigenshift import shift_mean_difference as shift_mean_difference
 from neuropil.editing.finetuning import finetuned as finetuned
 from neuropil.editing.judging import ForgettingScores as ForgettingScores
 from neuropil.editing.judging import forgetting_scores as forgetting_scores
