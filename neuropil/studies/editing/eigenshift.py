@@ -1,4 +1,17 @@
-"""EigenShift: a language model says some tokens less after a few directions of its head are damped."""
+"""EigenShift: a language model says some tokens less after a few directions of its head are damped.
+
+In the published work LLaMA 2 says fewer toxic words; here a decoder of two blocks, trained on the bytes of source text,
+writes fewer brackets, and what it would write is measured as probability on held-out text, not as samples. Directions
+are ranked by how much farther hidden states go along them before brackets, in the direction in which they go there,
+since the signs of singular vectors are arbitrary; the first direction, common to all tokens, is never damped.
+
+What development seeds show, before the evidence: brackets lose about a seventh of their probability at four percent of
+perplexity, where as many random directions let them gain a little. The edit only dampens: it moves all tokens towards
+each other, so that rare ones gain. Digits, below one percent of this text, are written more often after it, quotes too.
+A shift of the hidden states along the difference of their means takes much more, at less cost, wherever both were
+tried: prefer it where the model's forward pass may be changed. This edit is for when only a weight may be: it costs
+one singular value decomposition, and nothing afterwards.
+"""
 
 from __future__ import annotations
 
