@@ -1,4 +1,12 @@
-"""Astrocytes beside spiking neurons: what was heard once is known long after, and text is read no worse."""
+"""Astrocytes beside spiking neurons: what was heard once is known long after, and text is read no worse.
+
+Astrocytes recall every symbol, on every seed. Slow membranes do better than expected: with a small enough learning
+rate they recall 74 % (the notes' word that they fail held at larger rates only), so that the claim of 30 points over
+them is undecided (25.8 points, 14.2 to 37.5); 96 tokens after the symbol, untrained, they are far behind. The gated
+recurrent unit, given the same 400 steps, mostly did not begin to learn recall; it does with more. On text the
+reader with astrocytes was the better one by 0.18 bits a character over spiking neurons alone, a lead of the short
+training on one text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Evolved spiking controllers that integrate: 40 neurons find a force that nobody tells them."""
+"""Evolved spiking controllers that integrate: 40 neurons find a force that nobody tells them.
+
+The paper's finding that shifted thresholds integrate where plain neurons fail did not reproduce: both remove about
+half of silence's loss (the difference is -0.02, -0.13 to 0.10), and recurrent neurons, which the paper found worse on
+the fast part, have the best mean (0.57; over plain ones undecided, 0.08, -0.02 to 0.18). A linear readout of leaky
+traces finds the integral exactly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Neurons that learn their own constants, and spike trains told apart by their complexity."""
+"""Neurons that learn their own constants, and spike trains told apart by their complexity.
+
+Every claim holds on this run's seeds. Of the gain over the best fixed neurons (5.6 points), about two fifths is had
+by fixed time constants that differ between neurons, and as much by learning the time constant alone. Complexity tells
+trains of equal rate apart, and so does the share of bins with a spike in them, which is simpler.
+"""
 
 from __future__ import annotations
 
