@@ -13,8 +13,9 @@ every event once and keeps one time per pixel. `grid` counts events by place, wi
 
 When to use it: unlabelled event streams, on line, where no batch is kept, and as layers on layers: `process` gives
 events again. Matching an event to the features is what any feature layer does, three microseconds; learning
-from it adds about a tenth (`overhead`). At rest after learning an event belongs to the nearest feature here; keeping the
-thresholds (`inference="threshold"`) drops the less than one percent of misses and changed nothing on development seeds.
+from it adds about a tenth (`overhead`). At rest after learning an event belongs to the nearest feature here; keeping
+the thresholds (`inference="threshold"`) drops the less than one percent of misses and changed nothing on development
+seeds.
 """
 
 from __future__ import annotations
