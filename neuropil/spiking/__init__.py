@@ -90,3 +90,7 @@ from neuropil.spiking.tempotron import TempotronLoss as TempotronLoss
 from neuropil.spiking.three_factor import ThreeFactor as ThreeFactor
 from neuropil.spiking.three_factor import three_factor_change as three_factor_change
 from neuropil.spiking.truncated_bptt import TruncatedBPTT as TruncatedBPTT
+from neuropil.spiking.what_when import MEETBlock as MEETBlock
+from neuropil.spiking.what_when import MEETTask as MEETTask
+from neuropil.spiking.what_when import MEETTrial as MEETTrial
+from neuropil.spiking.what_when import WhatWhenReadout as WhatWhenReadout
