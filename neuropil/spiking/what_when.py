@@ -174,11 +174,13 @@ class MEETTrial(NamedTuple):
     """One trial."""
 
     cue: Tensor  # [time, 1], 1 while the cue lasts
-    outcome: Tensor  # [2], the event that occurred and its step
+    event: int  # the one that occurred
 
 
 class MEETTask(Dataset[MEETTrial]):
     """Trials of the mutually exclusive events task: a cue, then one of two events, in blocks that switch unannounced.
+
+    `outcomes` `[trials, 2]` holds the event and its step of every trial, as `WhatWhenReadout` is told them.
 
     Args:
         blocks: What holds, block after block.
@@ -189,8 +191,8 @@ class MEETTask(Dataset[MEETTrial]):
     Raises ConfigError for a block that does not fit.
 
     >>> task = MEETTask([MEETBlock(1.0, (20, 40), trials=3), MEETBlock(0.0, (20, 40), trials=2)], time=60)
-    >>> [task[i].outcome.tolist() for i in range(len(task))]
-    [[0, 20], [0, 20], [0, 20], [1, 40], [1, 40]]
+    >>> task.outcomes.tolist(), task[4].event
+    ([[0, 20], [0, 20], [0, 20], [1, 40], [1, 40]], 1)
     """
 
     def __init__(self, blocks: Sequence[MEETBlock], *, time: int, cue: int = 4, seed: int = 0) -> None:
@@ -219,4 +221,4 @@ class MEETTask(Dataset[MEETTrial]):
 
     def __getitem__(self, index: int) -> MEETTrial:
         """A trial."""
-        return MEETTrial(self.cue, self.outcomes[range(len(self))[index]])
+        return MEETTrial(self.cue, int(self.outcomes[range(len(self))[index], 0]))
