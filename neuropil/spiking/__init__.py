@@ -67,6 +67,13 @@ from neuropil.spiking.memristive_lsm import random_conductances as random_conduc
 from neuropil.spiking.memristive_lsm import zero_shot as zero_shot
 from neuropil.spiking.meta_neuron import MetaNeuron as MetaNeuron
 from neuropil.spiking.meta_neuron import MetaNeuronState as MetaNeuronState
+from neuropil.spiking.motion_delays import HeterogeneousDelayConv3d as HeterogeneousDelayConv3d
+from neuropil.spiking.motion_delays import event_voxels as event_voxels
+from neuropil.spiking.motion_delays import event_windows as event_windows
+from neuropil.spiking.motion_delays import keep_shortest_delays as keep_shortest_delays
+from neuropil.spiking.motion_delays import moving_events as moving_events
+from neuropil.spiking.motion_delays import prune_synapses as prune_synapses
+from neuropil.spiking.motion_delays import whitened as whitened
 from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
 from neuropil.spiking.phasors import PhaseCoherence as PhaseCoherence
 from neuropil.spiking.phasors import PhasorNetwork as PhasorNetwork
