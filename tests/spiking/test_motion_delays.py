@@ -88,7 +88,7 @@ def test_the_centre_of_a_swapped_window_is_on_and_negatives_look_alike():
 
 def test_the_cone_widens_with_the_delay():
     reach = HeterogeneousDelayConv3d(1, delays=3, size=5, cone=True).reach
-    assert [int(reach[2 - delay].sum()) for delay in range(3)] == [5, 13, 21]
+    assert [int(reach[2 - delay].sum()) for delay in range(3)] == [5, 13, 25]
 
 
 def test_an_image_moves_as_its_path_says():

@@ -41,15 +41,15 @@ class MotionSetting(Config):
     """Movies of moving images as events, and the layer that tells their direction."""
 
     dataset: str = setting("fashion-mnist", "images of the mosaics: a name that `neuropil data list` shows")
-    movies: int = setting(50, "movies to learn from", low=1)
-    judged_movies: int = setting(16, "movies to be judged on", low=1)
+    movies: int = setting(40, "movies to learn from", low=1)
+    judged_movies: int = setting(12, "movies to be judged on", low=1)
     steps: int = setting(60, "steps of a movie", low=10)
     window: int = setting(32, "side of what is seen, in pixels", low=9)
     delays: int = setting(9, "steps that synapses look back", low=1)
     size: int = setting(9, "side of a receptive field, odd", low=1)
     threshold: float = setting(1.2, "change of light that is an event, in standard deviations", low=0.01)
     voxels: int = setting(300, "places of each movie to learn from", low=1)
-    epochs: int = setting(8, "passes over them", low=1)
+    epochs: int = setting(6, "passes over them", low=1)
     batch_size: int = setting(256, "places a step", low=1)
     lr: float = setting(1e-3, "learning rate of Adam", low=0.0)
     sparsity: float = setting(2e-4, "weight of the sum of absolute weights", low=0.0)
@@ -103,7 +103,7 @@ def trial(trial: Trial) -> Outcome:
     metrics: dict[str, float | None] = {"acc": judge(layer, judged, trial.arm, config, generator)}
     metrics["event_rate"] = sum(float(m.events.any(0).float().mean()) for m in judged) / len(judged)
     arrays: dict[str, Any] = {}
-    if trial.arm == "delays":
+    if trial.arm == "delays" and trial.evaluate_on == "test":
         for count in (1, 2, 3, 5):
             found = keep_shortest_delays(layer, min(count, config.delays))
             metrics[f"shortest_{count}"] = judge(found, judged, trial.arm, config, generator)
