@@ -147,7 +147,8 @@ def whitened(image: Float[Tensor, "height width"], *, cutoff: float = 0.35) -> F
     frequency = (rows**2 + torch.fft.rfftfreq(image.shape[1]) ** 2).sqrt()
     gain = frequency * torch.exp(-((frequency / cutoff) ** 4))
     white = torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=image.shape)
-    return (white - white.mean()) / white.std()
+    even: Tensor = (white - white.mean()) / white.std()
+    return even
 
 
 def moving_events(
