@@ -1,4 +1,12 @@
-"""Nested rhythms: items recalled each in its own gamma cycle, bound by phase, over few connections."""
+"""Nested rhythms: items recalled each in its own gamma cycle, bound by phase, over few connections.
+
+Use it where items have to come in order at a tempo that something else sets. The gain is time, not content: a network
+without gates, tuned as widely, brings five items in six back in their cycle, and connections late by one gamma cycle
+bring back all, as long as the tempo stays what it was tuned to. With plain Hebbian connections images are mixed up. A
+tenth of the connections holds six random patterns and no longer twenty. That a sequence met ten times surprises no
+more was so in every run, hence a weak test: one item in eight is still not recalled from a noisy cue.
+"""
+
 
 from __future__ import annotations
 
