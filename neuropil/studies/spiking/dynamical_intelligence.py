@@ -7,7 +7,6 @@ tenth of the connections holds six random patterns and no longer twenty. That a 
 more was so in every run, hence a weak test: one item in eight is still not recalled from a noisy cue.
 """
 
-
 from __future__ import annotations
 
 import math
