@@ -3,6 +3,11 @@
 Differs from the paper: real images stand in for spoken digits (the idea of its SHD-Adding task), halved in size so that
 a sequence has 42 steps; neurons and budgets are small. The dendrite to be copied is a made-up one of two layers: leaky
 sums of synapses, a sigmoid in every branch, a threshold at the soma; the paper copies a cell simulated in detail.
+
+What to expect: slow memories are worth 13 points here, but six seeds leave 7.5 to 18, so that the ten asked for are not
+decided. The neuron is 15 points ahead of an LSTM of its size that learned as long; the LSTM starts late and differs
+between seeds, and may catch up in a longer training. A step takes a quarter more time than the LSTM's. Ten memories
+copy the dendrite nearly as well as twenty; one hardly can.
 """
 
 from __future__ import annotations
