@@ -100,7 +100,7 @@ def recorded() -> dict[str, list[str]]:
 def draw() -> Any:
     """The picture of the record."""
     import matplotlib as mpl
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Patch
 
     mpl.rcParams.update({"svg.hashsalt": "composition", "font.size": 7, "svg.fonttype": "none"})
     names = list(dict.fromkeys(name for pair in recorded() for name in pair.split(" + ")))
