@@ -13,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo peers docs test composition guarantees
+.PHONY: install demo peers docs test verdicts composition guarantees
 
 install: $(INSTALLED)
 
@@ -37,6 +37,9 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+verdicts: install
+	@$(BIN)/python tools/verdicts.py
 
 composition: install
 	@$(BIN)/python -m tests.together.draw

@@ -10,7 +10,8 @@ point (0.7 to 1.4).
 It is not one mechanism that does it. Under noise the modulator alone, at the larger rate that tuning gave it, is 1.1
 points ahead of batch statistics, and the Hebbian step alone 2.0; both together are no better than the Hebbian step.
 Contrast gains 2.2 points, all of it Hebbian; blur loses 1.1. Settings were chosen on other corruptions, and of these
-speckle noise, which leaves black pixels black, was answered 0.8 points worse on development seeds. Where inputs are
+speckle noise, which leaves black pixels black, was answered 0.8 points worse on development seeds: planned on those,
+the claim was expected to fail. Where inputs are
 smoothed already, leave the filters alone: `rate=0`.
 """
 
