@@ -41,7 +41,7 @@ from neuropil.editing.tangent_arithmetic import linearize as linearize
 from neuropil.editing.tangent_arithmetic import ntk_localization as ntk_localization
 from neuropil.editing.tangent_arithmetic import weight_disentanglement_error as weight_disentanglement_error
 from neuropil.editing.ties_merging import ties_merge as ties_merge
-from neuropil.editing.unlearnable_noise import ProtectedSamples as ProtectedSamples
-from neuropil.editing.unlearnable_noise import SparsityAwareMask as SparsityAwareMask
-from neuropil.editing.unlearnable_noise import error_minimizing_noise as error_minimizing_noise
-from neuropil.editing.unlearnable_noise import unlearnable as unlearnable
+from neuropil.editing.unlearnable_medical import ProtectedSamples as ProtectedSamples
+from neuropil.editing.unlearnable_medical import SparsityAwareMask as SparsityAwareMask
+from neuropil.editing.unlearnable_medical import error_minimizing_noise as error_minimizing_noise
+from neuropil.editing.unlearnable_medical import unlearnable as unlearnable
