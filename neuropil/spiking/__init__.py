@@ -79,6 +79,9 @@ from neuropil.spiking.phasors import PhaseCoherence as PhaseCoherence
 from neuropil.spiking.phasors import PhasorNetwork as PhasorNetwork
 from neuropil.spiking.phasors import PhasorState as PhasorState
 from neuropil.spiking.phasors import phase_coherence as phase_coherence
+from neuropil.spiking.place_ensembles import DiehlCookModule as DiehlCookModule
+from neuropil.spiking.place_ensembles import ModularEnsemble as ModularEnsemble
+from neuropil.spiking.place_ensembles import remove_hyperactive as remove_hyperactive
 from neuropil.spiking.power_law import PowerLaw as PowerLaw
 from neuropil.spiking.power_law import fit_power_law as fit_power_law
 from neuropil.spiking.reservoir_measures import LyapunovExponents as LyapunovExponents
