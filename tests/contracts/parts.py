@@ -83,7 +83,8 @@ def _label(make: Make) -> str:
 
 
 def _word(value: object) -> str:
-    return getattr(value, "__name__", str(value))
+    """The same in every process: no address of an object."""
+    return _label(value) if isinstance(value, partial) else getattr(value, "__name__", str(value))
 
 
 def _fail(error: Exception) -> None:
