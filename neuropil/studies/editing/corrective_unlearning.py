@@ -58,7 +58,7 @@ class Dampen(Manipulate):
     """Selective synaptic dampening."""
 
     alphas: tuple[float, ...] = setting(
-        (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
         "choices of alpha; the best is chosen on the images found",
         low=0.0,
     )
