@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torch.utils.data import TensorDataset
 
 from neuropil.bench import figures, figures_images
-from neuropil.bench.claim import at_least, equivalent, exceeds
+from neuropil.bench.claim import at_least, exceeds
 from neuropil.bench.study import Outcome, Study, Trial, setting
 from neuropil.data import Arrays, gather
 from neuropil.data.task import Samples
@@ -62,7 +62,7 @@ class Dampen(Manipulate):
         "choices of alpha; the best is chosen on the images found",
         low=0.0,
     )
-    lam: float = setting(1.0, "strength of the dampening; smaller dampens more", low=0.0)
+    lam: float = setting(0.1, "strength of the dampening; smaller dampens more", low=0.0)
     weight: float = setting(1.0, "of what is kept against what is forgotten, where alpha is chosen", low=0.0)
 
 
@@ -155,7 +155,7 @@ def method_of(
     if not isinstance(config, Train):
         raise ConfigError(f"arm {arm!r}: its settings are {type(config).__name__}, expected Dampen or Train")
     adam = partial(AdamW, lr=config.lr, weight_decay=config.decay)
-    if arm == "retrain":
+    if arm in ("retrain", "tuned-retrain"):
         seed = int(generator.initial_seed())
         return lambda model, forget, retain: learned(config, images.classes, pairs(retain), seed, adam)
     common: dict[str, Any] = {
@@ -207,7 +207,7 @@ def dampened(
 
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-LAMS = (0.01, 0.1, 0.5, 1.0)
+LAMS = (0.01, 0.03, 0.1, 0.3)
 
 study = Study(
     id="corrective-unlearning",
@@ -223,6 +223,7 @@ study = Study(
         "ssd": Dampen(),
         "random-dampening": Dampen(),
         "retrain": Train(),
+        "tuned-retrain": Train(),
         "finetune": Train(),
         "gradient-ascent": Train(),
         "scrub": Train(epochs=2),
@@ -231,7 +232,8 @@ study = Study(
     search={
         "ssd": {"lam": LAMS, "weight": (1.0, 3.0)},
         "random-dampening": {"lam": LAMS, "weight": (1.0, 3.0)},
-        "retrain": {"lr": RATES, "decay": (0.0, 0.1)},
+        "retrain": {"decay": (0.0, 0.01, 0.1, 0.3)},  # else as the network was trained
+        "tuned-retrain": {"lr": RATES, "decay": (0.0, 0.1)},
         "finetune": {"lr": RATES, "epochs": (1, 2)},
         "gradient-ascent": {"lr": RATES, "weight": (0.03, 0.3)},
         "scrub": {"lr": (1e-4, 3e-4, 1e-3, 3e-3), "alpha": (0.1, 1.0)},
@@ -242,8 +244,12 @@ study = Study(
     data=data_checksum,
     claims=(
         exceeds(
-            "ssd.poison_few", "retrain.poison_few", by=0.3, primary=True,
+            "ssd.poison_few", "retrain.poison_few", by=0.4, primary=True,
             text="With a tenth of the poison found, dampening corrects the backdoor where retraining does not",
+        ),
+        exceeds(
+            "ssd.poison_few", "tuned-retrain.poison_few", by=0.0,
+            text="It does so better than retraining at a rate that was searched for it",
         ),
         exceeds("ssd.poison_few", "random-dampening.poison_few", by=0.3, text="Which synapses matters"),
         exceeds(
@@ -251,9 +257,9 @@ study = Study(
             text="Correcting the backdoor costs at most 10 points on clean images",
         ),
         at_least("retrain.poison_all", 0.75, text="With all of the poison found, retraining corrects it"),
-        equivalent(
-            "ssd.confusion_few", "ssd.confusion_before", within=0.1,
-            text="Dampening does not undo confused labels when a tenth is found",
+        exceeds(
+            "ssd.confusion_before", "ssd.confusion_few", by=-0.05,
+            text="Dampening gains at most 5 points on confused classes when a tenth of the swaps is found",
         ),
         exceeds(
             "retrain.confusion_all", "ssd.confusion_all", by=0.1,
@@ -275,5 +281,6 @@ study = Study(
         figures.MetricStrip("confusion_all", title="Confused labels, all found"),
         figures_images.ImageRows("images", title="Images on which the manipulation shows"),
     ),
+    seeds=6,
     notes="",
 )  # fmt: skip
