@@ -63,7 +63,7 @@ class Dampen(Manipulate):
         low=0.0,
     )
     lam: float = setting(0.1, "strength of the dampening; smaller dampens more", low=0.0)
-    weight: float = setting(1.0, "of what is kept against what is forgotten, where alpha is chosen", low=0.0)
+    weight: float = setting(1.0, "of what is kept against what is forgotten, where alpha is chosen", low=1e-9)
 
 
 @dataclass(frozen=True)
