@@ -69,13 +69,15 @@ def test_without_numba_it_is_the_same(monkeypatch):
 
 
 def test_whoever_fires_first_silences_the_others():
-    weight = np.array([[0.5, 0.4, 0.3]] * 4)
-    offsets, inputs = np.arange(0, 4 * 400 + 1, 4), np.tile(np.arange(4), 400)
+    """A spike takes (v + 100 mV) of the others down by 13 %; those that are driven less never get back in time."""
+    weight = np.array([[0.049, 0.0295, 0.0275]] * 4)
+    offsets, inputs = np.arange(0, 4 * 4000 + 1, 4), np.tile(np.arange(4), 4000)
     counts = present(offsets, inputs, weight, np.full(3, OFFSET), Plasticity())
     alone = [
-        int(present(offsets, inputs, weight[:, [j]], np.full(1, OFFSET), Plasticity())[0]) for j in range(3)
+        int(present(offsets, inputs, weight[:, [j]].copy(), np.full(1, OFFSET), Plasticity())[0])
+        for j in range(3)
     ]
-    assert alone[2] > 5 and counts[0] > 0.8 * alone[0] and counts[1:].max() < 0.5 * alone[2]
+    assert min(alone) >= 5 and counts[0] == alone[0] and counts[1:].max() <= 1
 
 
 def test_a_huge_crowd_of_winners_stays_finite():
