@@ -10,10 +10,11 @@ spiking networks, which is said here so that nobody takes recall as their streng
 rules and few spikes. The pause of 150 ms between pictures, after which all but the thresholds has decayed, is not
 simulated: every presentation begins at rest.
 
-Modules are small (24 neurons for 8 places), so that each neuron wins often enough to learn; the monolithic network has
-as many neurons in all and shows each of them as many pictures. The normalisation of patches matters: one standard
-deviation has to span the range of bytes from grey to black or white. With a third of that contrast, pictures are so
-alike that the neurons' thresholds, not their weights, decide who fires, and queries are at chance.
+Modules are small (24 neurons for 8 places) and see their places 12 times, so that each neuron wins often enough to
+learn; the monolithic network has as many neurons in all and each of them is shown as many pictures. A standard
+deviation of a patch spans the bytes from grey to black or white. On one development seed, two single modules of 24
+neurons after 20 passes at 0.25 Hz recognised 7 and 8 of their 8 pictures from new spikes, and 3 and 7 of 8 queries;
+no margin was measured on development seeds: that of the primary claim was set beforehand.
 """
 
 from __future__ import annotations
