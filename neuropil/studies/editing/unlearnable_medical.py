@@ -15,6 +15,12 @@ Own medical images, for example a file in MedMNIST's format: `arrays = numpy.loa
 `neuropil.data.own_images(arrays["train_images"], arrays["train_labels"].ravel(), arrays["test_images"],
 arrays["test_labels"].ravel())`, and `error_minimizing_noise(net, Arrays(images.train[:, None], images.train_labels))`.
 
+What to expect, from one development seed before tuning: protected images are fitted (99.9 %) and so are held-out
+protected ones (99.6 %), but 66.0 % of clean ones are known, against 81.3 % after random noise on the same pixels,
+81.1 % after clean images and 65.3 % after noise over the whole image, which is three times as large. After few small
+steps (5 passes, rate 0.001) it is 70.6 % against 72.3 %: whoever has clean images to stop by, loses less. Noise that
+stays on every pixel that was ever chosen is no stronger (66.2 %), and almost twice as large.
+
 When to use it: before a data set is published, where the images must stay readable. It costs a training of the
 surrogate and some gradients of every image in each round. It is no guarantee: who trains few steps, shifts images, or
 has unprotected ones loses less.
