@@ -4,10 +4,10 @@ Differs from the paper: real images stand in for spoken digits (the idea of its 
 a sequence has 42 steps; neurons and budgets are small. The dendrite to be copied is a made-up one of two layers: leaky
 sums of synapses, a sigmoid in every branch, a threshold at the soma; the paper copies a cell simulated in detail.
 
-What to expect: slow memories are worth 13 points here, but six seeds leave 7.5 to 18, so that the ten asked for are not
-decided. The neuron is 15 points ahead of an LSTM of its size that learned as long; the LSTM starts late and differs
-between seeds, and may catch up in a longer training. A step takes a quarter more time than the LSTM's. Ten memories
-copy the dendrite nearly as well as twenty; one hardly can.
+The first run, on seeds 0 to 5, left the primary claim undecided: 12.8 points (7.5 to 18.2), where ten were asked for.
+This one is on thirty fresh seeds; nothing else was changed. The neuron was 15 points ahead of an LSTM of its size that
+learned as long; the LSTM starts late and differs between seeds, and may catch up in a longer training. A step takes a
+quarter more time than the LSTM's. Ten memories copy the dendrite nearly as well as twenty; one hardly can.
 """
 
 from __future__ import annotations
@@ -279,7 +279,8 @@ study = Study(
         "paper": {"dataset": "mnist-full", "train_samples": 50000, "judged_samples": 10000, "memories": 100,
                   "epochs": 60},
     },
-    seeds=6,
+    first_seed=6,  # the six before left the primary claim undecided and served to choose how many are needed
+    seeds=30,
     figures=(
         MetricStrip("acc", title="Accuracy of the sum"),
         Maps(
