@@ -74,6 +74,8 @@ from neuropil.spiking.motion_delays import keep_shortest_delays as keep_shortest
 from neuropil.spiking.motion_delays import moving_events as moving_events
 from neuropil.spiking.motion_delays import prune_synapses as prune_synapses
 from neuropil.spiking.motion_delays import whitened as whitened
+from neuropil.spiking.nalsm import AstrocyteLiquid as AstrocyteLiquid
+from neuropil.spiking.nalsm import branching_factor as branching_factor
 from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
 from neuropil.spiking.phasors import PhaseCoherence as PhaseCoherence
 from neuropil.spiking.phasors import PhasorNetwork as PhasorNetwork

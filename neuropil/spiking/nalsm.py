@@ -89,7 +89,7 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         inhibitory: Share of neurons that inhibits, in [0, 1].
         input_density: Share of neurons that an input reaches, in [0, 1].
         reach: Distance over which connections get rare, in steps of the grid, > 0.
-        random_state: Seed of wiring and input spikes; the same samples in the same order give the same counts.
+        random_state: Seed of wiring and input spikes; `transform` shows every sample by the same draw.
 
     Attributes:
         connections_: Weights `[units, units]` of the liquid, row `i` what unit `i` receives.
@@ -182,9 +182,12 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """What `read` makes of the spikes of the frozen liquid."""
         check_is_fitted(self, "weight_")
         x, rng = self._rates(X, self.n_features_in_), np.random.default_rng(self.seed_)
+        drawn = rng.random(
+            (self.steps, x.shape[1]), dtype=np.float32
+        )  # one draw: answers are of their own samples
         trace, found = np.zeros(len(self._wiring.inhibits)), []
         for start in range(0, len(x), _AT_ONCE):
-            shown = _spikes(x[start : start + _AT_ONCE], self.steps, rng)
+            shown = (drawn < x[start : start + _AT_ONCE, None]).astype(np.uint8)
             run = astrocyte_liquid_scan(shown, self._wiring, self.weight_, trace, self._units, learns=False)
             found.append(read(run.spikes))
         return np.concatenate(found)
