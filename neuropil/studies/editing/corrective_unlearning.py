@@ -258,7 +258,7 @@ study = Study(
     search={
         "ssd": {"lam": LAMS, "weight": (1.0, 3.0)},
         "random-dampening": {"lam": LAMS, "weight": (1.0, 3.0)},
-        "retrain": {"decay": (0.0, 0.01, 0.1, 0.3)},  # else as the network was trained
+        "retrain": {"lr": (1e-3, 2e-3), "decay": (0.0, 0.01, 0.1, 0.3)},  # no slower than the network was trained
         "tuned-retrain": {"lr": RATES, "decay": (0.0, 0.1)},
         "finetune": {"lr": RATES, "epochs": (1, 2)},
         "gradient-ascent": {"lr": RATES, "weight": (0.03, 0.3)},
