@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.guarantee("R8"), pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
-    "tasks": "2", "train_samples": "128", "validation_samples": "40", "test_samples": "40", "hidden": "24,24",
+    "tasks": "2", "train_samples": "128", "validation_samples": "120", "test_samples": "120", "hidden": "24,24",
     "time_steps": "3", "batch_size": "32",
 }  # fmt: skip
 
@@ -41,7 +42,14 @@ def trials(order: str) -> dict[str, Any]:
         study = catalogue.load_study(entry.id)
         configs = override_arms(study.arms, study.scales.get("smoke", {}))
         known = {name: value for config in configs.values() for name, value in vars(config).items()}
+        lowest = {
+            field.name: field.metadata.get("low") for config in configs.values() for field in fields(config)
+        }
         small = {name: value for name, value in SMALL.items() if name in known}
+        small = {
+            name: str(max(int(value), lowest[name])) if lowest[name] and value.isdigit() else value
+            for name, value in small.items()
+        }
         if isinstance(known.get("hidden"), int):  # a network of one width
             small["hidden"] = "24"
         configs = override_arms(configs, small)
