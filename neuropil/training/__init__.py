@@ -35,5 +35,7 @@ from neuropil.training.plugin import Plugin as Plugin
 from neuropil.training.plugin import gradients_of as gradients_of
 from neuropil.training.plugin import transform_gradients as transform_gradients
 from neuropil.training.plugin import unwrapped as unwrapped
+from neuropil.training.sharpness import Sharpness as Sharpness
+from neuropil.training.sharpness import hessian_sharpness as hessian_sharpness
 from neuropil.training.trainer import Trainer as Trainer
 from neuropil.training.watch_activity import WatchActivity as WatchActivity

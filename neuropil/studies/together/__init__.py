@@ -1,0 +1,1 @@
+"""Studies of mechanisms of several rooms at work on one network."""
