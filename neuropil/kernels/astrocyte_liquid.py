@@ -3,11 +3,14 @@
 Steps are milliseconds. Per step, with what fired in the step before (inputs and liquid), inside each image:
 
     c_i = exp(-1 / tau_u) c_i + sum_j w_ij s_j / tau_u        synaptic current
-    v_i = v_i - v_i / tau_v + c_i                             s_i = 1 and v_i = 0 at the threshold, then refractory
+    v_i = v_i - v_i / tau_v + c_i                             s_i = 1 and v_i = 0 at the threshold unless refractory
     w_ij = clip(w_ij + A+ s_i x_j - A s_j x_i)                source j excitatory or an input
     w_ij = clip(w_ij - A s_i x_j + A+ s_j x_i)                source j inhibitory
     x = exp(-1 / tau_x) (x + s / tau_x)                       traces, of earlier spikes where the rule reads them
     A = A + (w_a (sum of s in the liquid - sum of s in the input) + b - A) / tau_a
+
+A refractory neuron goes on adding up what arrives, it only does not fire; an input that is hit meanwhile fires right
+afterwards, so that none fires more often than once in `refractory + 1` milliseconds.
 
 With `w_a = 0` the astrocyte rests at `b` and the rule is plain STDP of pairs. Weights and traces pass from image to
 image; membranes, currents and the astrocyte start anew. Ivanov and Michmizos (2021), "Increasing liquid state machine
@@ -72,8 +75,8 @@ def astrocyte_liquid_scan(
 ) -> AstrocyteRun:
     """Spikes of all images and what is left behind; see the module for the equations.
 
-    `x` are spikes `[images, time, inputs]`, 0 or 1; `weight` is `[synapses]` and `trace` `[inputs + units]`, neither is
-    changed. Raises ShapeError when the arguments do not fit together.
+    `x` says when an input is hit, `[images, time, inputs]`, 0 or 1; `weight` is `[synapses]` and `trace`
+    `[inputs + units]`, neither is changed. Raises ShapeError when the arguments do not fit together.
 
     >>> sources = np.zeros(2)  # one input that excites one unit strongly
     >>> wiring = LiquidWiring(np.array([0, 1, 1]), np.array([0]), sources.astype(bool), sources, sources + 25)
@@ -118,6 +121,7 @@ def astrocyte_liquid_reference(
     n, (images, steps, inputs) = numbers, x.shape
     j, i = np.repeat(np.arange(len(trace)), np.diff(wiring.offsets)), inputs + wiring.targets
     w, trace = weight.astype(np.float64), trace.astype(np.float64)
+    x = _relayed(x, int(n.refractory))
     spikes, levels = np.zeros((images, steps, units), np.uint8), np.full((images, steps), n.depression)
     for image in range(images):
         v, current, wait, s = np.zeros(units), np.zeros(units), np.zeros(units), np.zeros(len(trace))
@@ -125,7 +129,7 @@ def astrocyte_liquid_reference(
         for t in range(steps):
             arrived = np.bincount(wiring.targets, w * s[j], units)
             current = np.exp(-1 / n.current_time) * current + arrived / n.current_time
-            v = np.where(wait > 0, v, v - v / n.leak_time + current)
+            v = v - v / n.leak_time + current
             fired = (wait == 0) & (v >= n.threshold)
             wait = np.where(fired, n.refractory, np.maximum(wait - 1, 0))
             v = np.where(fired, 0.0, v)
@@ -142,6 +146,19 @@ def astrocyte_liquid_reference(
                 level += (more + n.depression - level) / n.astrocyte_time
             levels[image, t] = level
     return AstrocyteRun(spikes, w, trace, levels)
+
+
+def _relayed(hits: Array, refractory: int) -> Array:
+    """Spikes of inputs that are hit: at once, or as soon as they are not refractory."""
+    spikes, images, inputs = np.zeros_like(hits), hits.shape[0], hits.shape[2]
+    pending, last = np.zeros((images, inputs), bool), np.full((images, inputs), -refractory - 1)
+    for t in range(hits.shape[1]):
+        pending |= hits[:, t] > 0
+        fired = pending & (t - last > refractory)
+        spikes[:, t] = fired
+        last = np.where(fired, t, last)
+        pending &= ~fired
+    return spikes
 
 
 def _check(x: Array, wiring: LiquidWiring, weight: Array, trace: Array, units: int) -> None:

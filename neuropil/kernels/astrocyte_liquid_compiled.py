@@ -24,12 +24,24 @@ def integrate(current: Array, v: Array, wait: Array, numbers: Array, fired: Arra
     """One step of leaky neurons; `fired` are those of the liquid."""
     for i in range(len(v)):
         fired[i] = 0
+        v[i] += current[i] - v[i] / numbers[0]
         if wait[i] > 0:
             wait[i] -= 1
-            continue
-        v[i] += current[i] - v[i] / numbers[0]
-        if v[i] >= numbers[1]:
+        elif v[i] >= numbers[1]:
             fired[i], v[i], wait[i] = 1, 0.0, int(numbers[2])
+
+
+@kernel_part
+def relay(hits: Array, pending: Array, wait: Array, refractory: int, fired: Array) -> None:
+    """Inputs that were hit fire as soon as they are not refractory."""
+    for j in range(len(hits)):
+        fired[j] = 0
+        if hits[j]:
+            pending[j] = 1
+        if wait[j] > 0:
+            wait[j] -= 1
+        elif pending[j]:
+            fired[j], pending[j], wait[j] = 1, 0, refractory
 
 
 @kernel_part
@@ -92,14 +104,15 @@ def astrocyte_liquid_run(
     up, rest, slope, slow = numbers[5], numbers[6], numbers[7], numbers[8]
     for image in range(images):
         v, current = np.zeros(units), np.zeros(units)
-        wait = np.zeros(units, np.int64)
+        wait, blocked = np.zeros(units, np.int64), np.zeros(inputs, np.int64)
+        pending = np.zeros(inputs, np.uint8)
         fired = np.zeros(inputs + units, np.uint8)
         level = rest
         for t in range(steps):
             current *= fade
             deliver(fired, offsets, targets, weight, per, current)
             integrate(current, v, wait, numbers, fired[inputs:])
-            fired[:inputs] = x[image, t]
+            relay(x[image, t], pending, blocked, int(numbers[2]), fired[:inputs])
             spikes[image, t] = fired[inputs:]
             if learns:
                 learn(

@@ -9,8 +9,6 @@ from neuropil.spiking.astro_snn import AstrocyteModulatedSpikingUnit as Astrocyt
 from neuropil.spiking.astro_snn import AstrocyteState as AstrocyteState
 from neuropil.spiking.astro_snn import MixerState as MixerState
 from neuropil.spiking.astro_snn import SpikingTokenMixer as SpikingTokenMixer
-from neuropil.spiking.astrocyte_liquid import AstrocyteLiquid as AstrocyteLiquid
-from neuropil.spiking.astrocyte_liquid import branching_factor as branching_factor
 from neuropil.spiking.avalanches import Avalanches as Avalanches
 from neuropil.spiking.avalanches import avalanche_statistics as avalanche_statistics
 from neuropil.spiking.branching import BranchingRatio as BranchingRatio
@@ -76,6 +74,8 @@ from neuropil.spiking.motion_delays import keep_shortest_delays as keep_shortest
 from neuropil.spiking.motion_delays import moving_events as moving_events
 from neuropil.spiking.motion_delays import prune_synapses as prune_synapses
 from neuropil.spiking.motion_delays import whitened as whitened
+from neuropil.spiking.nalsm import AstrocyteLiquid as AstrocyteLiquid
+from neuropil.spiking.nalsm import branching_factor as branching_factor
 from neuropil.spiking.parametric_lif import ParametricLIF as ParametricLIF
 from neuropil.spiking.phasors import PhaseCoherence as PhaseCoherence
 from neuropil.spiking.phasors import PhasorNetwork as PhasorNetwork

@@ -42,6 +42,36 @@ def test_branching_by_hand() -> None:
         branching_factor(2 * spikes, fan)
 
 
+@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.4])
+@pytest.mark.parametrize("window", [1, 3])
+def test_branching_of_a_process_of_known_ratio(ratio: float, window: int) -> None:
+    rng = np.random.default_rng(3)
+    units, degree = 1000, 10
+    targets = np.stack([rng.choice(units, degree, replace=False) for _ in range(units)])
+    connections = np.zeros((units, units), bool)
+    connections[targets, np.arange(units)[:, None]] = True
+    runs = np.zeros((300, 5 + window, units), np.uint8)
+    for run in runs:
+        run[3, rng.integers(units)] = 1  # one ancestor; it and its children have whole windows
+        for t in range(3, run.shape[0] - 1):
+            reached = targets[run[t] > 0]
+            run[t + 1, reached[rng.random(reached.shape) < ratio / degree]] = 1
+    assert branching_factor(runs, connections, window=window) == pytest.approx(ratio, rel=0.15)
+
+
+def test_windows_count_whole_steps() -> None:
+    pair = np.array([[0, 1], [1, 0]])
+    spikes = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [0, 1], [1, 0]])
+    assert branching_factor(spikes, pair) == 1
+    # a window of two holds the partner once on either side; three steps in the middle have whole windows
+    assert branching_factor(spikes, pair, window=2) == 1
+    late = np.array([[0, 0], [0, 0], [1, 0], [0, 0], [0, 1]])
+    assert branching_factor(late, pair, window=2) == 1  # its target fires two steps on, nothing before
+    assert branching_factor(late, pair) == 0
+    with pytest.raises(ConfigError, match="window=0"):
+        branching_factor(late, pair, window=0)
+
+
 def test_without_plasticity_weights_stay_at_one() -> None:
     X, _ = images()
     drawn = liquid(plasticity=None).fit(X)
@@ -62,6 +92,31 @@ def test_plasticity_keeps_signs_and_bounds_and_moves_weights(plasticity: str) ->
     assert np.abs(learned.input_weight_).max() <= 3
 
 
+def test_learning_in_parts_goes_on_where_it_ended() -> None:
+    X, _ = images(count=250)
+    whole, parts = liquid().fit(X), liquid().partial_fit(X[:100]).partial_fit(X[100:])  # drawn 100 at a time
+    np.testing.assert_array_equal(whole.weight_, parts.weight_)
+    np.testing.assert_array_equal(whole.transform(X[:3]), parts.transform(X[:3]))
+    assert whole.depression_.shape == (250, 20) and parts.depression_.shape == (150, 20)
+    np.testing.assert_array_equal(whole.depression_[100:], parts.depression_)
+
+
+def test_the_astrocyte_holds_a_liquid_that_rests_off_its_balance() -> None:
+    rng = np.random.default_rng(1)
+    X = np.clip(rng.random((400, 100)) * rng.integers(0, 2, (400, 100)), 0, 1)
+    rate = {}
+    for plasticity in ("astrocyte", "stdp"):
+        for depression in (0.09, 0.25):
+            each = AstrocyteLiquid(
+                (6, 6, 6), plasticity=plasticity, depression=depression, astrocyte_weight=0.06, steps=60,
+                input_density=0.5, random_state=0,
+            ).fit(X)  # fmt: skip
+            rate[plasticity, depression] = each.spikes(X[:10]).mean()
+    constant = rate["stdp", 0.09] - rate["stdp", 0.25]
+    assert constant > 0.2  # from a fit to silence: at most one spike in three steps is possible
+    assert rate["astrocyte", 0.09] - rate["astrocyte", 0.25] < constant / 2
+
+
 def test_shares_add_up_to_one_and_tell_the_two_kinds_apart() -> None:
     X, y = images(count=40)
     reader = liquid().fit(X)
@@ -80,7 +135,7 @@ def test_what_is_out_of_range_is_told() -> None:
         liquid(plasticity="hebb").fit(X)
     with pytest.raises(ConfigError, match="reach"):
         liquid(reach=0).fit(X)
-    with pytest.raises(DataError, match="chances of a spike"):
+    with pytest.raises(DataError, match="chances of a hit"):
         liquid().fit(X + 1)
     with pytest.raises(ShapeError, match="expected 36 as in fit"):
         liquid().fit(X).transform(X[:, :5])

@@ -29,24 +29,28 @@ _CHANCE = ((0.2, 0.1), (0.3, 0.05))  # of a connection at no distance: [source i
 _LARGEST = 3.0  # weight
 
 
-def branching_factor(spikes: ArrayLike, connections: ArrayLike) -> float:
+def branching_factor(spikes: ArrayLike, connections: ArrayLike, *, window: int = 1) -> float:
     """Mean over spikes of what fires behind a neuron one step later, over what fired before it one step earlier.
 
     For every spike: spikes of the neuron's targets in the next step, over those of its sources in the previous one
-    (at least 1). About 1 at the edge of chaos, less where activity dies out. Spikes in a first or last step, with
-    no step before or after, are left out. `branching_ratio` asks population activity instead, and no wiring.
+    (at least 1). Where activity is sparse, a branching process gives its ratio: about 1 at the edge of chaos, less
+    where activity dies out. Dense activity tells less: as much has fired before a spike as fires after it, whatever
+    the network, so that even a network that fires without pause comes near 1. `branching_ratio` asks population
+    activity instead, and no wiring.
 
     Args:
         spikes: 0 or 1, `[time, units]` or `[trials, time, units]`.
         connections: `[units, units]`, row `i` what unit `i` receives; other than zero where there is a connection.
+        window: Steps before and after a spike that are counted; spikes with fewer steps on a side are left out.
 
     Raises DataError when no spike can be judged or numbers are no spikes, ShapeError when the shapes do not fit,
-    NonFiniteError for NaN or infinity.
+    NonFiniteError for NaN or infinity, ConfigError for a window below 1.
 
     >>> chain = np.eye(3, k=-1)  # 0 excites 1 excites 2
     >>> branching_factor(np.eye(3), chain)  # one fires after the other
     1.0
     """
+    check_whole("branching_factor", "window", window, 1)
     s = finite_array("branching_factor", "spikes", spikes, (2, 3))
     there = finite_array("branching_factor", "connections", connections, (2,)) != 0
     s = s[None] if s.ndim == 2 else s
@@ -56,12 +60,14 @@ def branching_factor(spikes: ArrayLike, connections: ArrayLike) -> float:
         raise ShapeError(
             f"branching_factor: connections {list(there.shape)} for {s.shape[2]} units, expected a row and column each"
         )
-    sparse = csr_array(there.astype(np.float64))
-    total, number = 0.0, 0.0
+    sparse, total, number = csr_array(there.astype(np.float64)), 0.0, 0.0
     for run in s:
-        now = run[1:-1]
-        before, after = (sparse @ run[:-2].T).T, (sparse.T @ run[2:].T).T
-        total, number = total + float((now * after / np.maximum(before, 1)).sum()), number + float(now.sum())
+        so_far = np.concatenate([np.zeros((1, s.shape[2])), run.cumsum(0)])
+        t = np.arange(window, len(run) - window)  # spikes that have a whole window on either side
+        before = (sparse @ (so_far[t] - so_far[t - window]).T).T
+        after = (sparse.T @ (so_far[t + 1 + window] - so_far[t + 1]).T).T
+        total += float((run[t] * after / np.maximum(before, 1)).sum())
+        number += float(run[t].sum())
     if number == 0:
         raise DataError(
             "branching_factor: no spike between the first step and the last, there is nothing to average"
@@ -72,10 +78,11 @@ def branching_factor(spikes: ArrayLike, connections: ArrayLike) -> float:
 class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Spike counts of a liquid that `fit` initialises with spike-timing plasticity, its depression set by an astrocyte.
 
-    Pixels in [0, 1] are chances of an input spike per millisecond. Neurons on a grid are connected with a chance that
-    falls with distance, four in five excite. `fit` shows each sample for a snippet while synapses learn; one
-    astrocyte raises depression when the liquid is more active than the input and lowers it when it is less. Then
-    weights are frozen, and `transform` gives each neuron's share of all spikes of a sample, for any linear classifier.
+    Pixels in [0, 1] are chances per millisecond that an input is hit and fires, refractory ones a little later. Neurons
+    on a grid are connected with a chance that falls with distance, four in five excite. `fit` shows each sample for a
+    snippet while synapses learn; one astrocyte raises depression when the liquid is more active than the input and
+    lowers it when it is less. Then weights are frozen, and `transform` gives each neuron's share of all spikes of a
+    sample, for any linear classifier. `partial_fit` goes on where the last call ended.
 
     Args:
         grid: Neurons along each of three directions.
@@ -89,11 +96,12 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         inhibitory: Share of neurons that inhibits, in [0, 1].
         input_density: Share of neurons that an input reaches, in [0, 1].
         reach: Distance over which connections get rare, in steps of the grid, > 0.
-        random_state: Seed of wiring and input spikes; `transform` shows every sample by the same draw.
+        random_state: Seed of wiring and input; `transform` shows every sample by the same draw.
 
     Attributes:
         connections_: Weights `[units, units]` of the liquid, row `i` what unit `i` receives.
         input_weight_: Weights `[units, inputs]`.
+        depression_: Rate of depression `[samples, snippet]` in the samples that the last call learned from.
 
     Raises ConfigError for a setting out of range, DataError for values outside [0, 1], ShapeError for another number
     of inputs than in `fit`, NonFiniteError for NaN or infinity. Spikes at the same millisecond do not pair.
@@ -139,18 +147,34 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Draw the wiring and learn from samples `X` `[samples, inputs]` one after the other; `y` is ignored."""
         self._check()
         x = self._rates(X, None)
-        rng = np.random.default_rng(self.random_state)
+        self._rng = np.random.default_rng(self.random_state)
         self.n_features_in_ = x.shape[1]
-        self._wiring, weight = self._draw(rng)
-        trace = np.zeros(len(self._wiring.inhibits))
-        if self.plasticity is not None:
-            numbers = self._numbers()
-            for start in range(0, len(x), _AT_ONCE):
-                shown = _spikes(x[start : start + _AT_ONCE], self.snippet, rng)
-                run = astrocyte_liquid_scan(shown, self._wiring, weight, trace, self._units, numbers)
-                weight, trace = run.weight, run.trace
-        self.weight_ = weight
-        self.seed_ = int(rng.integers(2**32))  # of the input spikes that `transform` draws
+        self._wiring, self.weight_ = self._draw(self._rng)
+        self._trace = np.zeros(len(self._wiring.inhibits))
+        self.seed_ = int(self._rng.integers(2**32))  # of the input that `transform` draws
+        return self._learn(x)
+
+    def partial_fit(self, X: Any, y: Any = None) -> AstrocyteLiquid:
+        """Learn from more samples `X` `[samples, inputs]`; the first call draws the wiring."""
+        if not hasattr(self, "weight_"):
+            return self.fit(X)
+        return self._learn(self._rates(X, self.n_features_in_))
+
+    def _learn(self, x: Array) -> AstrocyteLiquid:
+        """Snippets of all samples, one after the other."""
+        levels = []
+        for start in range(0, len(x), _AT_ONCE):
+            rates = x[start : start + _AT_ONCE]
+            if self.plasticity is None:
+                levels.append(np.zeros((len(rates), self.snippet)))
+                continue
+            hits = _hits(rates, self.snippet, self._rng)
+            run = astrocyte_liquid_scan(
+                hits, self._wiring, self.weight_, self._trace, self._units, self._numbers()
+            )
+            self.weight_, self._trace = run.weight, run.trace
+            levels.append(run.astrocyte)
+        self.depression_ = np.concatenate(levels)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -230,7 +254,7 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ShapeError(f"{name}: X has {x.shape[1]} inputs, expected {inputs} as in fit")
         if x.min() < 0 or x.max() > 1:
             raise DataError(
-                f"{name}: X goes from {x.min():.4g} to {x.max():.4g}, expected chances of a spike in [0, 1]"
+                f"{name}: X goes from {x.min():.4g} to {x.max():.4g}, expected chances of a hit in [0, 1]"
             )
         return x
 
@@ -262,7 +286,7 @@ class AstrocyteLiquid(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise ConfigError(f"{name}.{field}: got {value}, expected a number from {least} to {most}")
 
 
-def _spikes(x: Array, steps: int, rng: np.random.Generator) -> Array:
-    """Input spikes `[samples, steps, inputs]` of chance `x`."""
+def _hits(x: Array, steps: int, rng: np.random.Generator) -> Array:
+    """When inputs are hit, `[samples, steps, inputs]`, each of chance `x`."""
     drawn = rng.random((len(x), steps, x.shape[1]), dtype=np.float32)
     return np.asarray((drawn < x[:, None]).astype(np.uint8))
