@@ -22,7 +22,7 @@ from torch import Tensor
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
 from neuropil.kernels.compiled import serves
 from neuropil.kernels.lanes import check_per_neuron, period
-from neuropil.kernels.lif_op import lif
+from neuropil.kernels.lif_op import KnownLIF, lif
 from neuropil.kernels.surrogate_compiled import KINDS
 
 if TYPE_CHECKING:
@@ -124,6 +124,62 @@ def lif_scan_static(
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
     )
+
+
+def lif_scan_known(
+    x: Float[Tensor, "time batch ..."],
+    membrane: Float[Tensor, "batch ..."],
+    decay: Tensor,
+    threshold: Tensor,
+    surrogate: SpikeFunction,
+    known: tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]],
+    *,
+    reset: Reset = "subtract",
+    detach_reset: bool = True,
+    temporal_gradient: bool = True,
+) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
+    """`lif_scan` where its answer is `known`, from a run without gradients: only the way back is computed.
+
+    >>> import torch
+    >>> from neuropil.nn.surrogate import Sigmoid
+    >>> x, one = torch.full((4, 1, 1), 0.6, requires_grad=True), torch.tensor(1.0)
+    >>> given = torch.zeros(1, 1), 0.5 * one, one, Sigmoid()
+    >>> with torch.no_grad():
+    ...     known = lif_scan(x, *given)
+    >>> again, _ = lif_scan_known(x, *given, known)
+    >>> again.sum().backward()
+    >>> again.flatten().tolist(), x.grad.shape
+    ([0.0, 0.0, 1.0, 0.0], torch.Size([4, 1, 1]))
+    """
+    _check(x, membrane, decay, threshold, reset, "recompute")
+    decay, threshold = decay.to(x.dtype), threshold.to(x.dtype)
+    name = fused_name(surrogate)
+    if name is None or not serves(x, membrane, decay, threshold):
+        return lif_scan_reference(
+            x,
+            membrane,
+            decay,
+            threshold,
+            surrogate,
+            reset=reset,
+            detach_reset=detach_reset,
+            temporal_gradient=temporal_gradient,
+        )
+    lanes = membrane.numel()
+    spikes, final = KnownLIF.apply(  # type: ignore[no-untyped-call]
+        known[0].reshape(len(x), lanes),
+        known[1].reshape(lanes),
+        x.reshape(len(x), lanes),
+        membrane.reshape(lanes),
+        period(decay, x.shape[2:]),
+        period(threshold, x.shape[2:]),
+        name,
+        surrogate.scale,
+        reset == "zero",
+        detach_reset,
+        temporal_gradient,
+    )
+    return spikes.view(x.shape), final.view(x.shape[1:])
 
 
 def lif_scan_reference(

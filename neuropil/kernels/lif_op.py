@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -152,12 +153,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    return _gradients(ctx, g_spikes, g_final, ctx.needs_input_grad)
+
+
+def _gradients(
+    ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, needs: Sequence[bool]
+) -> tuple[Any, ...]:
+    """Gradients of all that `lif` takes; those of settings are None."""
     x, saved, membrane, decay, threshold = ctx.saved_tensors
     if g_spikes is None:
         g_spikes = membrane.new_zeros(ctx.steps, membrane.shape[0])
     if g_final is None:
         g_final = torch.zeros_like(membrane)
-    needs = ctx.needs_input_grad
     gradients = lif_backward_op(
         x,
         saved,
@@ -175,6 +182,35 @@ def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tens
 
 
 lif.register_autograd(_backward, setup_context=_setup_context)
+
+
+class KnownLIF(torch.autograd.Function):
+    """The gradient of `lif` for spikes and a last membrane that are known; the rest as `lif` takes it, `keep` last."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spikes: Tensor,
+        final: Tensor,
+        x: Tensor,
+        membrane: Tensor,
+        decay: Tensor,
+        threshold: Tensor,
+        *settings: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """What is known, as it is."""
+        nothing_saved = x.new_empty(
+            0, x.shape[1]
+        )  # the backward pass finds the membranes by a scan of its own
+        inputs = (x, membrane, decay, threshold, len(spikes), False, *settings)
+        _setup_context(ctx, inputs, (spikes, final, nothing_saved))
+        return spikes.view_as(spikes), final.view_as(final)
+
+    @staticmethod
+    def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        """Nothing to what is known; to the rest what `lif` gives."""
+        needs = ctx.needs_input_grad[2:]
+        return None, None, *_gradients(ctx, g_spikes, g_final, needs)[:-2]
 
 
 def _saved_rows(steps: int, save: bool) -> int:

@@ -1,4 +1,4 @@
-"""The loop behind `neuropil.kernels.recurrent`: one sample's whole run at a time, its spikes followed along their rows.
+"""The loop behind `neuropil.kernels.recurrent`: a few samples' whole run at a time, spikes followed along their rows.
 
 Arrays are `[time, batch, neurons]`; `outgoing` holds one row of weights per presynaptic neuron.
 """
@@ -18,10 +18,20 @@ Array = Any  # numpy arrays, as Numba sees them
 
 @kernel_part
 def gather(outgoing: Array, bias: Array, last: Array, fired: Array, back: Array) -> None:
-    """What the neurons that `fired` send: the bias and the sum of their rows, each times its last output."""
+    """What the neurons that `fired` send: the bias and the sum of their rows, each times its last output.
+
+    Four rows at a time, in the order of one by one, so that the sums are read and written a quarter as often.
+    """
     back[:] = bias
-    for j in fired:
-        row, strength = outgoing[j], last[j]
+    fours = len(fired) // 4 * 4
+    for k in range(0, fours, 4):
+        e, f, g, h = fired[k], fired[k + 1], fired[k + 2], fired[k + 3]
+        row_e, row_f, row_g, row_h = outgoing[e], outgoing[f], outgoing[g], outgoing[h]
+        of_e, of_f, of_g, of_h = last[e], last[f], last[g], last[h]
+        for i in range(len(back)):
+            back[i] = (((back[i] + of_e * row_e[i]) + of_f * row_f[i]) + of_g * row_g[i]) + of_h * row_h[i]
+    for k in range(fours, len(fired)):
+        row, strength = outgoing[fired[k]], last[fired[k]]
         for i in range(len(back)):
             back[i] += strength * row[i]
 
@@ -72,15 +82,15 @@ def recurrent_run(
         repeat_row(strength, 0, much)
         repeat_row(rho, 0, fade)
     places = np.empty(neurons + 1, np.uint32)
-    for b in range(start, stop):
-        v, a, last = membrane[b], adaptation[b], output[b]
-        for t in range(len(x)):
+    for t in range(len(x)):
+        for b in range(start, stop):
+            a, last = adaptation[b], spikes[t - 1, b] if t else output[b]
             gather(outgoing, bias, last, places[: find_fired(last, places)], back)
             if adapts:
                 for i in range(neurons):
                     raised[i] = much[i] * a[i]
             last = spikes[t, b]
-            fire(x[t, b], back, d, h, raised, zero, v, driven[t, b], last)
+            fire(x[t, b], back, d, h, raised, zero, membrane[b], driven[t, b], last)
             if adapts:
                 for i in range(neurons):
                     a[i] = fade[i] * a[i] + last[i]

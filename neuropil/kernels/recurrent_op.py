@@ -46,7 +46,9 @@ def recurrent(
         zero,
         driven.numpy(),
         spikes.numpy(),
-        grain=1,
+        grain=min(
+            8, max(1, x.shape[1] // torch.get_num_threads())
+        ),  # rows of neighbours share lines of the cache
     )
     return driven, spikes, v, a
 

@@ -28,9 +28,10 @@ from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
 from neuropil.errors import ConfigError, ShapeError
+from neuropil.kernels.lif import lif_scan_known
 from neuropil.nn.adaptive import AdaptiveLIF
 from neuropil.nn.finite import check_finite
-from neuropil.nn.lif import LIF
+from neuropil.nn.lif import IF, LIF, LIFState
 from neuropil.nn.recurrent import Recurrent, RecurrentState
 from neuropil.nn.stateful import Stateful
 from neuropil.training.allowed import restrict
@@ -73,15 +74,36 @@ class EPropRecurrent(Recurrent):
         with _computed_once(self.weights):
             with torch.no_grad():
                 driven, outputs, after = self.run(x.detach(), start)
-                before = torch.cat([start.output.unsqueeze(0), outputs[:-1]])
             if self.is_fused(x):
-                currents = _Driven.apply(driven, x, before, self.weights.weight, self.weights.bias)  # type: ignore[no-untyped-call]
+                given = driven, x, start.output, outputs, self.weights.weight, self.weights.bias
+                currents = _Driven.apply(*given)  # type: ignore[no-untyped-call]
+                if type(self.cell) in (LIF, IF):
+                    return self._known(currents, start, outputs, after)
             else:
+                before = torch.cat([start.output.unsqueeze(0), outputs[:-1]])
                 back = self._back_over_time(before, start.weights)
                 # the very numbers of the run, whose sums were taken step by step, with this gradient
                 currents = driven + ((x + back) - (x + back).detach())
         output, cell = self.cell(currents, start.cell)
         return output, RecurrentState(cell, output[-1].detach(), after.weights)
+
+    def _known(
+        self, currents: Tensor, start: RecurrentState, outputs: Tensor, after: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """What the cells gave in the run, with the gradient of their own state."""
+        cell: LIF = self.cell  # type: ignore[assignment]
+        spikes, membrane = lif_scan_known(
+            currents,
+            start.cell.membrane,
+            cell.decay,
+            cell.threshold,
+            cell.surrogate,
+            (outputs, after.cell.membrane),
+            reset=cell.reset,
+            detach_reset=cell.detach_reset,
+            temporal_gradient=cell.temporal_gradient,
+        )
+        return spikes, RecurrentState(LIFState(membrane), spikes[-1].detach(), after.weights)
 
     def _back_over_time(self, before: Tensor, carried: Any) -> Tensor:
         if isinstance(self.weights, Stateful):
@@ -92,25 +114,35 @@ class EPropRecurrent(Recurrent):
 
 
 class _Driven(torch.autograd.Function):
-    """The currents of a run, with the gradient of `x + linear(before, weight, bias)`; what they are is known."""
+    """The currents of a run that is over, with the gradient of `x + linear(outputs a step before, weight, bias)`."""
 
     @staticmethod
     def forward(
-        ctx: Any, driven: Tensor, x: Tensor, before: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any,
+        driven: Tensor,
+        x: Tensor,
+        first: Tensor,
+        outputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(before)
+        ctx.save_for_backward(first, outputs)
         return driven.view_as(driven)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (before,), (_, x, _, weight, bias) = ctx.saved_tensors, ctx.needs_input_grad
-        flat = gradient.flatten(0, 1)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (first, outputs), (_, x, _, _, weight, bias) = ctx.saved_tensors, ctx.needs_input_grad
+        change = None
+        if weight:
+            change = gradient[0].mT @ first
+            change.addmm_(gradient[1:].flatten(0, 1).mT, outputs[:-1].flatten(0, 1))
         return (
             None,
             gradient if x else None,
             None,
-            flat.mT @ before.flatten(0, 1) if weight else None,
-            flat.sum(0) if bias else None,
+            None,
+            change,
+            gradient.flatten(0, 1).sum(0) if bias else None,
         )
 
 
