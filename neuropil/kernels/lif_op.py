@@ -207,7 +207,7 @@ class KnownLIF(torch.autograd.Function):
         return spikes.view_as(spikes), final.view_as(final)
 
     @staticmethod
-    def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """Nothing to what is known; to the rest what `lif` gives."""
         needs = ctx.needs_input_grad[2:]
         return None, None, *_gradients(ctx, g_spikes, g_final, needs)[:-2]

@@ -130,7 +130,7 @@ class _Driven(torch.autograd.Function):
         return driven.view_as(driven)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (first, outputs), (_, x, _, _, weight, bias) = ctx.saved_tensors, ctx.needs_input_grad
         change = None
         if weight:
