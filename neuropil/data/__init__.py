@@ -6,6 +6,8 @@ from neuropil.data.batching import batches as batches
 from neuropil.data.batching import check_batch as check_batch
 from neuropil.data.batching import gather as gather
 from neuropil.data.batching import n_batches as n_batches
+from neuropil.data.byte_pairs import BytePairs as BytePairs
+from neuropil.data.byte_pairs import train_byte_pairs as train_byte_pairs
 from neuropil.data.cache import cache_directory as cache_directory
 from neuropil.data.cochlea import cochlea_encode as cochlea_encode
 from neuropil.data.cochlea import mel_energies as mel_energies

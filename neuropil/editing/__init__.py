@@ -21,6 +21,11 @@ from neuropil.editing.eigenshift import shift_mean_difference as shift_mean_diff
 from neuropil.editing.finetuning import finetuned as finetuned
 from neuropil.editing.judging import ForgettingScores as ForgettingScores
 from neuropil.editing.judging import forgetting_scores as forgetting_scores
+from neuropil.editing.key_space import KeySpaceDetector as KeySpaceDetector
+from neuropil.editing.key_space import KeySpaceGate as KeySpaceGate
+from neuropil.editing.key_space import abstain as abstain
+from neuropil.editing.key_space import prompt_keys as prompt_keys
+from neuropil.editing.key_space import steering_key as steering_key
 from neuropil.editing.membership import MembershipAttack as MembershipAttack
 from neuropil.editing.membership import likelihood_ratio_attack as likelihood_ratio_attack
 from neuropil.editing.membership import membership_attack as membership_attack
@@ -28,6 +33,13 @@ from neuropil.editing.negative_gradient import gradient_ascent as gradient_ascen
 from neuropil.editing.relabelling import amnesiac as amnesiac
 from neuropil.editing.retraining import retrained as retrained
 from neuropil.editing.scrubbing import scrub as scrub
+from neuropil.editing.skill_unlearning import ActivationProbe as ActivationProbe
+from neuropil.editing.skill_unlearning import NeuronAdjust as NeuronAdjust
+from neuropil.editing.skill_unlearning import SiteStatistics as SiteStatistics
+from neuropil.editing.skill_unlearning import neuron_adjust as neuron_adjust
+from neuropil.editing.skill_unlearning import pre_activations as pre_activations
+from neuropil.editing.skill_unlearning import prune_neurons as prune_neurons
+from neuropil.editing.skill_unlearning import skill_neurons as skill_neurons
 from neuropil.editing.ssd import Dampening as Dampening
 from neuropil.editing.ssd import choose_dampening as choose_dampening
 from neuropil.editing.ssd import dampening as dampening

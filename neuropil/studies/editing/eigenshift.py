@@ -5,12 +5,18 @@ writes fewer brackets, and what it would write is measured as probability on hel
 are ranked by how much farther hidden states go along them before brackets, in the direction in which they go there,
 since the signs of singular vectors are arbitrary; the first direction, common to all tokens, is never damped.
 
-What development seeds show, before the evidence: brackets lose about a seventh of their probability at four percent of
-perplexity, where as many random directions let them gain a little. The edit only dampens: it moves all tokens towards
-each other, so that rare ones gain. Digits, below one percent of this text, are written more often after it, quotes too.
-A shift of the hidden states along the difference of their means takes much more, at less cost, wherever both were
-tried: prefer it where the model's forward pass may be changed. This edit is for when only a weight may be: it costs
-one singular value decomposition, and nothing afterwards.
+What the evidence says, six seeds: brackets lose 12.5 % of their probability (9.4 to 15.6 %) at 5.4 % of the other
+tokens' perplexity, 12.8 points more than by damping random directions (10.1 to 15.4) and 7.5 more than by damping units
+of the hidden state, which cost less, 0.4 %. A shift of the hidden states along the difference of their means takes 66 %
+at a cost of 5.9 %: prefer it where the model's forward pass may be changed. This edit is for when only a weight may be:
+it costs one singular value decomposition, and nothing afterwards. Random directions were searched as often, and took
+nothing at any setting.
+
+What did not reproduce: statistics of whole layers do not rank more stably as experts than single units do. Rank
+correlations between two halves of the text are 0.79 and 0.87, the other way round in every seed: here a layer gives
+five numbers, and two layers are few to rank. The edit only dampens: it moves all tokens towards each other, so that
+rare ones gain; digits, below one percent of this text, were written more often after it on development seeds, quotes
+too.
 """
 
 from __future__ import annotations
