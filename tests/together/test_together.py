@@ -43,6 +43,10 @@ APART = {
         "trains or edits a whole network anew; its entry is still to be written",
     ),
     **dict.fromkeys(("damp_hidden", "replace_head", "shift_mean_difference"), "edits the head of a language model"),
+    **dict.fromkeys(
+        ("neuron_adjust", "prune_neurons", "abstain"),
+        "edits the feed-forward layers of a language model",
+    ),
     "shared_copy": "what edits begin with: nothing is edited",
 }  # fmt: skip
 
