@@ -6,6 +6,9 @@ from neuropil.data.batching import batches as batches
 from neuropil.data.batching import check_batch as check_batch
 from neuropil.data.batching import gather as gather
 from neuropil.data.batching import n_batches as n_batches
+from neuropil.data.blimp import BlimpState as BlimpState
+from neuropil.data.blimp import blimp_altitude as blimp_altitude
+from neuropil.data.blimp import blimp_step as blimp_step
 from neuropil.data.byte_pairs import BytePairs as BytePairs
 from neuropil.data.byte_pairs import train_byte_pairs as train_byte_pairs
 from neuropil.data.cache import cache_directory as cache_directory

@@ -4,6 +4,11 @@ The paper's finding that shifted thresholds integrate where plain neurons fail d
 half of silence's loss (the difference is -0.02, -0.13 to 0.10), and recurrent neurons, which the paper found worse on
 the fast part, have the best mean (0.57; over plain ones undecided, 0.08, -0.02 to 0.18). A linear readout of leaky
 traces finds the integral exactly.
+
+To mimic logs is not to fly. In closed loop (`neuropil.data.blimp_altitude`, a force of up to 0.5 m/s^2, 15 seconds,
+four flights), networks of 20 and 20 neurons that evolved on the fast part alone, 600 or 1500 generations of 24, were
+5.1 to 5.5 metres off on average, where silence is 6.4, a proportional command 0.9 and the controller that they mimic
+0.3: the error's slope, which alone keeps the blimp from swinging, is what they catch least of.
 """
 
 from __future__ import annotations
