@@ -103,16 +103,18 @@ def serves(*tensors: torch.Tensor) -> bool:
     )
 
 
-def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 64) -> None:
+def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 64, stretch: int = 1) -> None:
     """Call `function(start, stop, *args)` on pieces that cover `range(lanes)`, on `torch.get_num_threads()`.
 
-    `work` is the number of elements touched in all, `grain` the number of lanes that pieces are multiples of.
-    Lanes are independent, so the result does not depend on the number of threads.
+    `work` is the number of elements touched in all, `grain` the number of lanes that pieces are multiples of,
+    `stretch` the number that they have at least where each thread still gets one: short rows of long arrays do not
+    stream. Lanes are independent, so the result does not depend on the number of threads.
     """
     keep_freed_memory()
     threads = min(torch.get_num_threads(), max(1, work // _WORTH_A_THREAD))
     # A few pieces per thread, so that a thread that was interrupted does not keep the others waiting.
-    piece = max(1, -(-lanes // (4 * threads) // grain)) * grain
+    least = min(stretch, -(-lanes // threads))
+    piece = max(1, -(-max(least, -(-lanes // (4 * threads))) // grain)) * grain
     if threads == 1 or lanes <= piece:
         function(0, lanes, *args)
     elif (team := find_team(os.getpid())) is not None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from neuropil.errors import ShapeError
 from neuropil.kernels.compiled import kernel_part
 
+STRETCH = 2048  # lanes that a piece of a scan should have, so that each step's row is long enough to stream
+
 
 def check_per_neuron(caller: str, name: str, parameter: Tensor, features: Sequence[int]) -> None:
     """Raise ShapeError unless `parameter` is one number or broadcasts to `features`.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuropil.errors import ShapeError, StateError
 from neuropil.kernels.compiled import kernel, run_over, serves
-from neuropil.kernels.lanes import array, check_per_neuron, period, repeat_row, sum_lanes
+from neuropil.kernels.lanes import STRETCH, array, check_per_neuron, period, repeat_row, sum_lanes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -126,7 +126,16 @@ def leaky_backward(
 def leaky(x: Tensor, state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """Sums `[time, lanes]` and the last of them `[lanes]`; `decay` is `[period]`."""
     sums = x.new_empty(x.shape)
-    run_over(leaky_forward, x.shape[1], x.numel(), array(x), array(state), array(decay), sums.numpy())
+    run_over(
+        leaky_forward,
+        x.shape[1],
+        x.numel(),
+        array(x),
+        array(state),
+        array(decay),
+        sums.numpy(),
+        stretch=STRETCH,
+    )
     return sums, (sums[-1] if len(x) else state).clone()
 
 
@@ -154,6 +163,7 @@ def leaky_backward_op(
         g_x.numel(),
         *(array(tensor) for tensor in (sums, state, decay, g_sums, g_last)),
         *(tensor.numpy() for tensor in (g_x, g_state, g_decay)),
+        stretch=STRETCH,
     )
     return g_x, g_state, sum_lanes(g_decay, decay, wants_decay)
 

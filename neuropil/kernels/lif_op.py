@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
-from neuropil.kernels.lanes import array, sum_lanes
+from neuropil.kernels.lanes import STRETCH, array, sum_lanes
 from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
@@ -55,6 +55,7 @@ def lif(
         spikes.numpy(),
         final.numpy(),
         saved.numpy(),
+        stretch=STRETCH,
     )
     return spikes, final, saved
 
@@ -116,6 +117,7 @@ def lif_backward_op(
         g_membrane.numpy(),
         g_decay.numpy(),
         g_threshold.numpy(),
+        stretch=STRETCH,
     )
     return (
         g_x,

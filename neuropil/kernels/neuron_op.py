@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
-from neuropil.kernels.lanes import array
+from neuropil.kernels.lanes import STRETCH, array
 from neuropil.kernels.neuron_compiled import MODELS, SEGMENT, neuron_backward, neuron_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
@@ -51,6 +51,7 @@ def neuron(
         spikes.numpy(),
         final.numpy(),
         saved.numpy(),
+        stretch=STRETCH,
     )
     return spikes, final, saved
 
@@ -101,6 +102,7 @@ def neuron_backward_op(
         g_x_array,
         g_state.numpy(),
         per_lane.numpy(),
+        stretch=STRETCH,
     )
     if not wants_parameters:
         return g_x, g_state, per_lane

@@ -46,9 +46,8 @@ def recurrent(
         zero,
         driven.numpy(),
         spikes.numpy(),
-        grain=min(
-            8, max(1, x.shape[1] // torch.get_num_threads())
-        ),  # rows of neighbours share lines of the cache
+        grain=1,
+        stretch=8,  # rows of neighbours share lines of the cache
     )
     return driven, spikes, v, a
 
