@@ -23,7 +23,7 @@ That one can be read and the other cannot is the better evidence.
 As in published code, inputs are refractory like neurons, and refractory membranes go on adding up; both matter, as
 they set what the astrocyte compares with. Published code also lets synapses learn while images are read, ever more
 slowly, and begins each image from the initialised weights; here they are frozen, which moved the branching factor by
-0.1 at most on a development seed. Within an image the astrocyte has hardly time to settle: 20 milliseconds of its
+about 0.1 on a development seed. Within an image the astrocyte has hardly time to settle: 20 milliseconds of its
 100.
 """
 
