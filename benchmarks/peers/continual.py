@@ -3,24 +3,30 @@
 import copy
 import logging
 
+import numpy as np
 
-def strategy_of(inputs, make_plugins):
+JUDGED = 1000  # samples of each task to judge by, as in the workload
+
+
+def strategy_of(inputs, make_plugins, judge=False):
     import torch
     from avalanche.benchmarks.scenarios.dataset_scenario import benchmark_from_datasets
     from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
+    from avalanche.evaluation.metrics import accuracy_metrics
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
     from torch import nn
     from torch.utils.data import TensorDataset
 
     logging.disable(logging.WARNING)
-    tasks = []
-    for task in range(2):
-        x, y = torch.from_numpy(inputs[f"x{task}"]), torch.from_numpy(inputs[f"y{task}"])
+
+    def samples(task, count=None):
+        x, y = torch.from_numpy(inputs[f"x{task}"])[:count], torch.from_numpy(inputs[f"y{task}"])[:count]
         dataset = TensorDataset(x, y)
         dataset.targets = y.tolist()
-        tasks.append(_make_taskaware_classification_dataset(dataset, task_labels=0))
-    stream = benchmark_from_datasets(train=tasks).train_stream
+        return _make_taskaware_classification_dataset(dataset, task_labels=0)
+
+    both = benchmark_from_datasets(train=[samples(0), samples(1)], test=[samples(0, JUDGED), samples(1, JUDGED)])
     model = nn.Sequential()
     for k in range(3):
         weight = torch.from_numpy(inputs[f"weight{k}"])
@@ -40,47 +46,51 @@ def strategy_of(inputs, make_plugins):
             train_mb_size=int(inputs["batch"]),
             train_epochs=1,
             plugins=make_plugins(inputs),
-            evaluator=EvaluationPlugin(),
+            eval_mb_size=500,  # as ours
+            evaluator=EvaluationPlugin(*([accuracy_metrics(experience=True)] if judge else [])),
         )
-        for experience in stream:
-            strategy.train(experience, shuffle=False, num_workers=0)
-        return {"weight": net[2].weight.detach().numpy()}
+        first = []
+        for experience in both.train_stream:
+            strategy.train(experience, shuffle=judge, num_workers=0)
+            if judge:
+                found = strategy.eval(both.test_stream, num_workers=0)
+                first.append(next(value for name, value in found.items() if "Exp000" in name))
+        return {"accuracy": np.array(first)} if judge else {"weight": net[2].weight.detach().numpy()}
 
     return run
 
 
-def plain(inputs):
-    return strategy_of(inputs, lambda inputs: [])
+def plain_plugins(inputs):
+    return []
 
 
-def lwf(inputs):
+def lwf_plugins(inputs):
     from avalanche.training.plugins import LwFPlugin
 
-    return strategy_of(inputs, lambda inputs: [LwFPlugin(alpha=4.0, temperature=2.0)])
+    return [LwFPlugin(alpha=4.0, temperature=2.0)]
 
 
-def agem(inputs):
+def agem_plugins(inputs):
     from avalanche.training.plugins import AGEMPlugin
 
     kept = int(inputs["memory"])
-    return strategy_of(inputs, lambda inputs: [AGEMPlugin(patterns_per_experience=kept, sample_size=kept)])
+    return [AGEMPlugin(patterns_per_experience=kept, sample_size=kept)]
 
 
-def ewc(inputs):
+def ewc_plugins(inputs):
     from avalanche.training.plugins import EWCPlugin
 
-    return strategy_of(inputs, lambda inputs: [EWCPlugin(ewc_lambda=1.0)])
+    return [EWCPlugin(ewc_lambda=1.0)]
 
 
-def replay(inputs):
+def replay_plugins(inputs):
     from avalanche.training.plugins import ReplayPlugin
 
     kept, drawn = int(inputs["memory"]), int(inputs["drawn"])
-    return strategy_of(inputs, lambda inputs: [ReplayPlugin(mem_size=kept, batch_size_mem=drawn)])
+    return [ReplayPlugin(mem_size=kept, batch_size_mem=drawn)]
 
 
-def gem(inputs):
-    import numpy as np
+def gem_plugins(inputs):
     from avalanche.training.plugins import gem as module
 
     def solve_qp(P, q, G, h, solver):
@@ -88,7 +98,20 @@ def gem(inputs):
         return np.maximum(-q / P[0], -h)
 
     module.qpsolvers.solve_qp = solve_qp
-    kept = int(inputs["memory"])
-    return strategy_of(
-        inputs, lambda inputs: [module.GEMPlugin(patterns_per_experience=kept, memory_strength=0.0)]
-    )
+    return [module.GEMPlugin(patterns_per_experience=int(inputs["memory"]), memory_strength=0.0)]
+
+
+def learning(make_plugins):
+    return lambda inputs: strategy_of(inputs, make_plugins)
+
+
+def judged(make_plugins):
+    return lambda inputs: strategy_of(inputs, make_plugins, judge=True)
+
+
+plain, plain_run = learning(plain_plugins), judged(plain_plugins)
+lwf, lwf_run = learning(lwf_plugins), judged(lwf_plugins)
+agem, agem_run = learning(agem_plugins), judged(agem_plugins)
+ewc, ewc_run = learning(ewc_plugins), judged(ewc_plugins)
+replay, replay_run = learning(replay_plugins), judged(replay_plugins)
+gem, gem_run = learning(gem_plugins), judged(gem_plugins)

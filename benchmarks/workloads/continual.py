@@ -1,4 +1,11 @@
-"""Continual learning of two tasks: the step of our trainer and plugins beside Avalanche's."""
+"""Continual learning of two tasks, ours beside Avalanche's.
+
+A `continual step` is learning alone, each library drawing its own batches of 32 from samples in memory: ours with a
+loop over `Backprop.update`, theirs with `strategy.train`. A `continual run` is what a user does with them, at the batch
+size of most of Avalanche's examples: the same `TensorDataset`s are shuffled, learned task after task and judged after
+each on samples of both; ours with `Trainer.fit`, which judges before the first task too, theirs with `strategy.train`
+and `strategy.eval`. Times of a run are per learning step, judging included.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil import data
 from neuropil.continual import AGEM, EWC, GEM, LwF, Replay, RingBuffer
 from neuropil.data import Task
-from neuropil.training import Backprop, Plugin
+from neuropil.training import Backprop, Plugin, Trainer
 
 Make = Callable[[nn.Module, Arrays], list[Plugin]]
 Check = Callable[[Mapping[str, Arrays]], list[str]]
 
 BATCH, STEPS, MEMORY = 32, 40, 256
+RUN_BATCH, JUDGED = 100, 1000  # samples to a step, and of each task to judge by
 
 
-def inputs(tiny: bool) -> Arrays:
+def inputs(tiny: bool, batch: int = BATCH) -> Arrays:
     """Digits, their pixels in another order in the second task, and the weights to begin with."""
     images = data.load("mnist")
-    batch, steps = (4, 3) if tiny else (BATCH, STEPS)
+    batch, steps = (4, 3) if tiny else (batch, STEPS)
     widths = (784, 14, 14, 10) if tiny else (784, 256, 128, 10)
     rng, arrays = np.random.default_rng(0), {}
     for task in range(2):
@@ -40,6 +49,22 @@ def inputs(tiny: bool) -> Arrays:
     return arrays | {name: np.array(size) for name, size in sizes.items()}
 
 
+def run_inputs(tiny: bool) -> Arrays:
+    """The same in larger batches."""
+    return inputs(tiny, RUN_BATCH)
+
+
+def network(arrays: Arrays) -> nn.Sequential:
+    """The perceptron with the weights to begin with."""
+    weights = [torch.from_numpy(arrays[f"weight{k}"]) for k in range(3)]
+    net = nn.Sequential(*(m for w in weights for m in (nn.Linear(w.shape[1], w.shape[0]), nn.ReLU())))[:-1]
+    with torch.no_grad():
+        for k, weight in enumerate(weights):
+            net[2 * k].weight.copy_(weight)
+            net[2 * k].bias.zero_()
+    return net
+
+
 def ours(make: Make) -> Callable[[Arrays], Run]:
     """Our learner with plugins, over both tasks."""
 
@@ -48,17 +73,10 @@ def ours(make: Make) -> Callable[[Arrays], Run]:
         for k in range(2):
             samples = data.Arrays(torch.from_numpy(arrays[f"x{k}"]), torch.from_numpy(arrays[f"y{k}"]))
             tasks.append(Task(f"task {k}", samples, samples, samples, index=k))
-        weights = [torch.from_numpy(arrays[f"weight{k}"]) for k in range(3)]
         exact = int(arrays["memory"]) >= len(arrays["y0"])  # nothing is left to chance in what is remembered
 
         def run() -> dict[str, Any]:
-            net = nn.Sequential(
-                *(m for w in weights for m in (nn.Linear(w.shape[1], w.shape[0]), nn.ReLU()))
-            )[:-1]
-            with torch.no_grad():
-                for k, weight in enumerate(weights):
-                    net[2 * k].weight.copy_(weight)
-                    net[2 * k].bias.zero_()
+            net = network(arrays)
             plugins = make(net, arrays)
             learner = Backprop(net, torch.optim.SGD(net.parameters(), lr=0.1), plugins=plugins)
             for task in tasks:
@@ -69,6 +87,30 @@ def ours(make: Make) -> Callable[[Arrays], Run]:
                 for plugin in plugins:
                     plugin.after_task(task)
             return {"weight": net[2].weight.detach().numpy(), "exact": np.array(exact)}
+
+        return run
+
+    return prepare
+
+
+def our_run(make: Make) -> Callable[[Arrays], Run]:
+    """Our trainer with plugins, over both tasks."""
+
+    def prepare(arrays: Arrays) -> Run:
+        tasks = []
+        for k in range(2):
+            x, y = torch.from_numpy(arrays[f"x{k}"]), torch.from_numpy(arrays[f"y{k}"])
+            judged = TensorDataset(x[:JUDGED], y[:JUDGED])
+            tasks.append(Task(f"task {k}", TensorDataset(x, y), judged, judged, index=k))
+
+        def run() -> dict[str, Any]:
+            net = network(arrays)
+            trainer = Trainer(
+                net, torch.optim.SGD(net.parameters(), lr=0.1), plugins=make(net, arrays),
+                batch_size=int(arrays["batch"]), progress=False,
+            )  # fmt: skip
+            history = trainer.fit(tasks)
+            return {"accuracy": np.array([row[0] for row in history.accuracy_matrix], dtype=np.float64)}
 
         return run
 
@@ -101,35 +143,63 @@ def workload(name: str, about: str, make: Make, check: Check | None = agree) -> 
     )
 
 
+def run_workload(name: str, about: str, make: Make) -> Workload:
+    """A method in both libraries as a user runs it; each draws its own order of samples."""
+    return Workload(
+        name=f"continual run {name}",
+        about=f"two tasks learned and judged, per learning step: {about}",
+        inputs=run_inputs,
+        contenders=[
+            Contender("neuropil", our_run(make)),
+            Contender("Avalanche", f"continual.py:{name}_run", environment="peers"),
+        ],
+        rows=[Row(f"continual run, {name}", ["Avalanche"], target=2.0, goal=3.0)],
+        steps=2 * STEPS,
+    )
+
+
+def plain(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """Fine-tuning."""
+    return []
+
+
+def ewc(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """EWC; Avalanche's takes batches of samples for its importance, ours single samples."""
+    return [EWC(net, strength=2.0, samples=32)]
+
+
+def lwf(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """LwF."""
+    return [LwF(net, strength=1.0, temperature=2.0)]
+
+
+def agem(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """A-GEM."""
+    return [AGEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]))]
+
+
+def gem(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """GEM."""
+    return [GEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]), margin=0.0)]
+
+
+def replay(net: nn.Module, arrays: Arrays) -> list[Plugin]:
+    """Replay."""
+    return [Replay(buffer=RingBuffer(int(arrays["memory"])), batch_size=int(arrays["drawn"]))]
+
+
+# the importance of their EWC is that of whole batches, so that weights differ
 WORKLOADS = [
-    workload("plain", "fine-tuning", lambda net, arrays: []),
-    workload(
-        "lwf", "learning without forgetting", lambda net, arrays: [LwF(net, strength=1.0, temperature=2.0)]
-    ),
-    workload(
-        "agem",
-        "A-GEM",
-        lambda net, arrays: [AGEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]))],
-        agree_where_exact,
-    ),
-    workload(
-        "gem",
-        "GEM",
-        lambda net, arrays: [
-            GEM(net, per_task=int(arrays["memory"]), batch_size=int(arrays["memory"]), margin=0.0)
-        ],
-        agree_where_exact,
-    ),
-    workload(
-        "replay",
-        "replay",
-        lambda net, arrays: [
-            Replay(buffer=RingBuffer(int(arrays["memory"])), batch_size=int(arrays["drawn"]))
-        ],
-        agree_where_exact,
-    ),
-    # their Fisher information is that of whole batches, so that weights differ
-    workload(
-        "ewc", "EWC, importance included", lambda net, arrays: [EWC(net, strength=2.0, samples=32)], None
-    ),
+    workload("plain", "fine-tuning", plain),
+    workload("lwf", "learning without forgetting", lwf),
+    workload("agem", "A-GEM", agem, agree_where_exact),
+    workload("gem", "GEM", gem, agree_where_exact),
+    workload("replay", "replay", replay, agree_where_exact),
+    workload("ewc", "EWC, importance included", ewc, None),
+    run_workload("plain", "fine-tuning", plain),
+    run_workload("lwf", "learning without forgetting", lwf),
+    run_workload("agem", "A-GEM", agem),
+    run_workload("gem", "GEM", gem),
+    run_workload("replay", "replay", replay),
+    run_workload("ewc", "EWC, importance included", ewc),
 ]

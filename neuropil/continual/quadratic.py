@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from neuropil.continual.agem import AGEM
 from neuropil.continual.projection import GradientProjection
 from neuropil.errors import ConfigError, IncompatibleError, nearest
-from neuropil.kernels.springs import with_pull
+from neuropil.kernels.springs import add_pulls
 from neuropil.training.plugin import Gradients, LossContext, Plugin
 
 Via = Literal["loss", "gradients"]
@@ -113,15 +113,26 @@ class QuadraticPenalty(Plugin):
         """Add the penalty's gradient, where it does not come with the loss."""
         if self.via == "loss" or not self._stiffness or not self.strength:
             return gradients
+        return self._pull({name: g.clone() if name in self._stiffness else g for name, g in gradients.items()})
+
+    @torch.no_grad()
+    def take_gradients(self, gradients: Gradients) -> Gradients:
+        """The same, in place: of a large model it is memory that takes time, and this leaves out a copy."""
+        overridden = type(self).on_gradients is not QuadraticPenalty.on_gradients
+        if overridden or self.via == "loss" or not self._stiffness or not self.strength:
+            return self.on_gradients(gradients)
+        return self._pull(gradients)
+
+    def _pull(self, gradients: Gradients) -> Gradients:
         self._grow()
-        pulled = {
-            name: with_pull(
-                gradients[name], self.model.get_parameter(name), self._anchor[name], stiffness, self.strength
-            )
-            for name, stiffness in self._stiffness.items()
-            if name in gradients
-        }
-        return {**gradients, **pulled}
+        held = [name for name in self._stiffness if name in gradients]
+        weights = [self.model.get_parameter(name) for name in held]
+        if held:
+            add_pulls(
+                [gradients[name] for name in held], weights, [self._anchor[name] for name in held],
+                [self._stiffness[name] for name in held], self.strength,
+            )  # fmt: skip
+        return gradients
 
     @torch.no_grad()
     def consolidate(self, stiffness: dict[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import (
 
 from neuropil.data.arrays import Arrays, InOrder
 from neuropil.data.huggingface import HuggingFaceRows
-from neuropil.data.task import Batch, Samples
+from neuropil.data.task import Batch, CheckedBatch, Samples
 from neuropil.errors import ConfigError, DataError, EmptyTaskError, LabelError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def batches(
     number = -1
     for number, (inputs, targets) in _pairs(samples, batch_size, seed, epoch, start, shuffle):
         check_batch(inputs, targets, number, classes=classes, n_classes=n_classes)
-        yield Batch(inputs, targets, classes)
+        yield CheckedBatch(inputs, targets, classes)
     if number < 0 and not start:
         raise EmptyTaskError("there are no samples to make batches of; give at least one")
 

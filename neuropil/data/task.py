@@ -27,6 +27,22 @@ class Batch(NamedTuple):
     classes: tuple[int, ...] | Tensor | None = None  # or a mask [batch, outputs], sample by sample
 
 
+class CheckedBatch(Batch):
+    """A batch whose inputs have been found finite; one made of it with `_replace` has not.
+
+    >>> import torch
+    >>> checked = CheckedBatch(torch.zeros(2, 3), torch.zeros(2))
+    >>> isinstance(checked._replace(inputs=torch.ones(2, 3)), CheckedBatch)
+    False
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def _make(cls, values: Iterable[Any]) -> Batch:  # type: ignore[override]
+        return Batch._make(values)
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to learn, with disjoint samples to train on, to choose settings on and to judge by."""

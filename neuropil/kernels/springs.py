@@ -1,48 +1,50 @@
-"""The pull of springs on weights, added to a gradient in one pass over memory."""
+"""The pull of springs on weights, added to gradients in one pass over memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neuropil.errors import ShapeError
-from neuropil.kernels.compiled import run_over, serves
+from neuropil.kernels.addresses import addresses
+from neuropil.kernels.compiled import run_over
 from neuropil.kernels.springs_compiled import add_pull
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
-_SMALL = 8192  # weights: below, torch's own operators cost less than preparing the call
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-def with_pull(
-    gradient: Float[Tensor, "*shape"],
-    weight: Float[Tensor, "*shape"],
-    anchor: Float[Tensor, "*shape"],
-    stiffness: Float[Tensor, "*#shape"],
+def add_pulls(
+    gradients: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    stiffnesses: Sequence[Tensor],
     strength: float,
-) -> Float[Tensor, "*shape"]:
-    """`gradient + strength * stiffness * (weight - anchor)`, a new tensor.
+) -> None:
+    """`gradient += strength * stiffness * (weight - anchor)`, in place, for each of several weights.
 
     With hundreds of thousands of weights a training step is bound by memory, and so is this: four arrays are read and
-    one is written, where separate operators pass over them three times. The stiffness may be one number for all.
-    Raises ShapeError when the shapes do not fit.
+    one is written, where separate operators pass over them twice. A stiffness may be one number for all. Raises
+    ShapeError when the shapes do not fit.
 
-    >>> with_pull(torch.zeros(2), torch.tensor([3.0, 1.0]), torch.ones(2), torch.tensor([0.5, 2.0]), strength=10.0)
+    >>> gradient = torch.zeros(2)
+    >>> add_pulls([gradient], [torch.tensor([3.0, 1.0])], [torch.ones(2)], [torch.tensor([0.5, 2.0])], strength=10.0)
+    >>> gradient
     tensor([10.,  0.])
     """
-    if not gradient.shape == weight.shape == anchor.shape or stiffness.shape not in (weight.shape, ()):
-        raise ShapeError(
-            f"with_pull: gradient {list(gradient.shape)}, weight {list(weight.shape)}, anchor {list(anchor.shape)} "
-            f"and stiffness {list(stiffness.shape)}, expected one shape"
-        )
-    tensors = (gradient, weight.detach(), anchor, stiffness)
-    plain = weight.numel() < _SMALL or stiffness.shape != weight.shape or torch.compiler.is_compiling()
-    if plain or not serves(*tensors) or not all(tensor.is_contiguous() for tensor in tensors):
-        return torch.addcmul(gradient, stiffness, weight.detach() - anchor, value=strength)
-    total = torch.empty_like(gradient)
-    *read, written = (tensor.view(-1).numpy() for tensor in (*tensors, total))
-    run_over(add_pull, len(written), len(written), *read, written.dtype.type(strength), written)
-    return total
+    for gradient, weight, anchor, stiffness in zip(gradients, weights, anchors, stiffnesses, strict=True):
+        shape = weight.shape
+        if not gradient.shape == shape == anchor.shape or (stiffness.shape != shape and stiffness.dim()):
+            raise ShapeError(
+                f"add_pulls: gradient {list(gradient.shape)}, weight {list(shape)}, anchor {list(anchor.shape)} "
+                f"and stiffness {list(stiffness.shape)}, expected one shape"
+            )
+    rows = addresses(gradients, weights, anchors, stiffnesses)
+    if rows is None:
+        for gradient, weight, anchor, stiffness in zip(gradients, weights, anchors, stiffnesses, strict=True):
+            gradient.addcmul_(stiffness, weight.detach() - anchor, value=strength)
+        return
+    count = int(rows[-1, -1])
+    run_over(add_pull, count, count, rows, np.array([strength], dtype=_DTYPES[gradients[0].dtype]))

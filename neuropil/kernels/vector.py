@@ -39,6 +39,7 @@ product_add = Intrinsic("product_add")  # (left, right, sums): left * right + su
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
+numbers_at = Intrinsic("numbers_at")  # (address, count, like): the numbers there, of the dtype of the array `like`
 
 
 def width(itemsize: int, parts: int) -> int:
@@ -188,6 +189,20 @@ class _Generator:
             return builder.cttz(args[0], self.ir.IntType(1)(1))
 
         return self.types.uint64(self.types.uint64), generate
+
+    def numbers_at(self, typing: Any, address: Any, count: Any, like: Any) -> Any:
+        from numba.np.arrayobj import populate_array  # noqa: PLC0415
+
+        kind, word = self.types.Array(like.dtype, 1, "C"), self.types.intp
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            found = context.make_array(kind)(context, builder)
+            size = context.get_constant(word, kind.dtype.bitwidth // 8)
+            data = builder.inttoptr(args[0], found.data.type)
+            populate_array(found, data, [args[1]], [size], size, None)
+            return found._getvalue()
+
+        return kind(word, word, like), generate
 
 
 @functools.cache

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from neuropil.data.task import Batch
+from neuropil.data.task import Batch, CheckedBatch
 from neuropil.errors import IncompatibleError, LabelError, NonFiniteError, ShapeError
+from neuropil.kernels.finite import all_finite
 from neuropil.kernels.processes import sum_over_processes
 from neuropil.nn.axonal_delay import AxonalDelay
 from neuropil.nn.delay import DelayLinear
@@ -20,6 +21,7 @@ from neuropil.nn.finite import check_finite
 from neuropil.nn.postsynaptic import AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse
 from neuropil.training.allowed import restrict
 from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
+from neuropil.training.stepping import clear_gradients, make_step
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -106,8 +108,9 @@ class Backprop(Learner):
         batch, share = self._share(batch)
         for plugin in self.plugins:
             batch = plugin.before_batch(batch)
-        check_finite(batch.inputs, "inputs")  # before they reach the statistics of a normalisation
-        self.optimizer.zero_grad(set_to_none=True)
+        if not isinstance(batch, CheckedBatch):  # before they reach the statistics of a normalisation
+            check_finite(batch.inputs, "inputs")
+        clear_gradients(self.optimizer)
         output = self.answer(batch)
         check_labels(batch.targets, output.shape[-1])
         loss = self.objective(output, batch)
@@ -122,7 +125,7 @@ class Backprop(Learner):
             self.fabric.backward(loss * share)
         transform_gradients(self.model, self.plugins)
         check_gradients(self.model)
-        self.optimizer.step()
+        make_step(self.optimizer)
         for plugin in self.plugins:
             plugin.after_step()
         return {"loss": value}
@@ -214,12 +217,9 @@ def check_labels(targets: Tensor, outputs: int) -> None:
 
 def check_gradients(model: nn.Module) -> None:
     """Raise NonFiniteError naming the first parameter whose gradient is not finite."""
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    if not named:
+    if all_finite([p.grad for p in model.parameters() if p.grad is not None]):
         return
-    norms = torch._foreach_norm([g for _, g in named])
-    if torch.stack([norm.to(norms[0]) for norm in norms]).isfinite().all():
-        return
-    for (name, _), norm in zip(named, norms, strict=True):
-        if not torch.isfinite(norm):
-            raise NonFiniteError(f"gradient of {name} is {float(norm)}; no step was made")
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not all_finite([parameter.grad]):
+            norm = float(parameter.grad.norm())
+            raise NonFiniteError(f"gradient of {name} is {norm}; no step was made")

@@ -60,6 +60,13 @@ class Plugin:
         """Return the gradients to step with; pure: the tensors given are not changed."""
         return gradients
 
+    def take_gradients(self, gradients: Gradients) -> Gradients:
+        """As `on_gradients`, with gradients that nobody looks at any more: they may be changed in place.
+
+        A loop asks the first of its plugins, before any other has seen them; `transform_gradients` does.
+        """
+        return self.on_gradients(gradients)
+
     def after_step(self) -> None:
         """The optimizer has made its step."""
 
@@ -110,7 +117,9 @@ def transform_gradients(model: nn.Module, plugins: Iterable[Plugin]) -> None:
         return
     named = list(unwrapped(model).named_parameters())
     gradients = {name: p.grad for name, p in named if p.grad is not None}
-    for plugin in plugins:
+    first, *others = plugins
+    gradients = first.take_gradients(gradients)
+    for plugin in others:
         gradients = plugin.on_gradients(gradients)
     for name, parameter in named:
         parameter.grad = gradients.get(name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -121,3 +122,29 @@ def test_a_weight_without_a_gradient_is_left_alone() -> None:
 def test_another_way_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"EWC.via: got 'gradient'.*gradients"):
         EWC(mlp(), via="gradient")  # type: ignore[arg-type]
+
+
+def test_gradients_given_away_become_what_the_pure_answer_is() -> None:
+    model = mlp()
+    plugin = EWC(model, strength=3.0, via="gradients")
+    plugin.consolidate(random_stiffness(model))
+    move(model)
+    given = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    before = {name: value.clone() for name, value in given.items()}
+    answer = plugin.on_gradients(given)
+    assert all(torch.equal(given[name], before[name]) for name in given)
+    taken = plugin.take_gradients(given)
+    assert all(torch.equal(taken[name], answer[name]) and taken[name] is given[name] for name in given)
+
+
+def test_a_plugin_of_ones_own_answers_in_its_own_way_to_gradients_given_away() -> None:
+    class Halved(EWC):
+        def on_gradients(self, gradients: Any) -> Any:
+            return {name: value / 2 for name, value in gradients.items()}
+
+    model = mlp()
+    plugin = Halved(model, strength=3.0, via="gradients")
+    plugin.consolidate(random_stiffness(model))
+    given = {"0.weight": torch.ones(2)}
+    assert torch.equal(plugin.take_gradients(given)["0.weight"], torch.full((2,), 0.5))
+    assert torch.equal(given["0.weight"], torch.ones(2))

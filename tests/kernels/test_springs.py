@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuropil.errors import ShapeError
-from neuropil.kernels.springs import with_pull
+from neuropil.kernels import springs
+from neuropil.kernels.springs import add_pulls
 
 
 @settings(max_examples=40, deadline=None)
@@ -28,12 +29,13 @@ def test_equals_the_formula(shape, dtype, transposed, one, seed):
     if one:
         tensors[3] = torch.rand((), generator=generator).to(dtype)
     before = [tensor.clone() for tensor in tensors]
-    found = with_pull(*tensors, strength=0.7)
-    g, w, a, k = (tensor.double().numpy() for tensor in tensors)
+    g, w, a, k = (tensor.double().numpy() for tensor in before)
+    add_pulls(*([tensor] for tensor in tensors), strength=0.7)
+    found = tensors[0]
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
     np.testing.assert_allclose(found.double().numpy(), g + 0.7 * k * (w - a), rtol=tolerance, atol=tolerance)
     assert found.dtype == dtype
-    assert all(torch.equal(x, y) for x, y in zip(tensors, before, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(tensors[1:], before[1:], strict=True))
 
 
 def test_threads_give_the_same_bits():
@@ -44,7 +46,8 @@ def test_threads_give_the_same_bits():
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(with_pull(*tensors, strength=3.0))
+            found.append(tensors[0].clone())
+            add_pulls([found[-1]], *([tensor] for tensor in tensors[1:]), strength=3.0)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
@@ -52,4 +55,21 @@ def test_threads_give_the_same_bits():
 
 def test_other_shapes_are_refused():
     with pytest.raises(ShapeError, match="expected one shape"):
-        with_pull(torch.zeros(2), torch.zeros(2), torch.zeros(3), torch.zeros(2), 1.0)
+        add_pulls([torch.zeros(2)], [torch.zeros(2)], [torch.zeros(3)], [torch.zeros(2)], 1.0)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, 30_000, 100_000])
+def test_many_tensors_are_as_one_wherever_the_work_is_cut(cut, monkeypatch):
+    shapes = [(0,), (3, 5), (), (200, 300), (1,), (60_000,)]
+    generator = torch.Generator().manual_seed(cut)
+    columns = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(4)]
+    expected = [g + 0.7 * (k * (w - a)) for g, w, a, k in zip(*columns, strict=True)]
+
+    def in_pieces(function, lanes, work, *args):
+        for start in range(0, lanes, cut) if cut > 100 else (0, cut, 2 * cut):
+            function(start, min(start + cut, lanes) if cut > 100 or start < 2 * cut else lanes, *args)
+
+    monkeypatch.setattr(springs, "run_over", in_pieces)
+    add_pulls(*columns, strength=0.7)
+    for found, wanted in zip(columns[0], expected, strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -1,0 +1,41 @@
+"""Whether numbers are finite, asked of many tensors in one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuropil.kernels.addresses import addresses
+from neuropil.kernels.compiled import run_over
+from neuropil.kernels.finite_compiled import look_for_nonfinite
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no number of any of the tensors is NaN or infinite.
+
+    >>> all_finite([torch.zeros(3), torch.ones(2, 2)]), all_finite([torch.zeros(3), torch.tensor([torch.nan])])
+    (True, False)
+    """
+    rows = addresses(tensors)
+    if rows is None:
+        return _all_finite(tensors)
+    count = int(rows[-1, -1])
+    found = np.zeros(1, dtype=np.float32 if tensors[0].dtype == torch.float32 else np.float64)
+    run_over(look_for_nonfinite, count, count, rows, found)
+    return not found[0]
+
+
+def _all_finite(tensors: Sequence[Tensor]) -> bool:
+    """The same in plain torch: a norm is finite only if its terms are, and one that overflows is looked at again."""
+    if not tensors:
+        return True
+    dense = [
+        tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor for tensor in tensors
+    ]
+    norms = torch._foreach_norm(dense)
+    if torch.stack([norm.to(norms[0]) for norm in norms]).isfinite().all():
+        return True
+    return all(bool(tensor.isfinite().all()) for tensor in dense)
