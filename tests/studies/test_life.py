@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_a_killed_life_ends_in_the_bits_of_one_that_was_not() -> None:
     different = {name for name in killed.metrics if killed.metrics[name] != whole.metrics[name]}
     assert different == {"steps_lost"}
     assert killed.curves == whole.curves
+
+
+def test_a_life_killed_before_it_saved_anything_begins_anew() -> None:
+    config = replace(CONFIG, killed_after=0.0)
+    reply = compute(Job("key", Trial("life", config, 4, "smoke"), study.trial))
+    assert reply.record is not None, reply.trace
+    assert reply.record.metrics["steps_lost"] == 1
+    assert reply.record.metrics["fingerprint"] == lived("unkilled").metrics["fingerprint"]
 
 
 def test_a_life_that_escapes_its_death_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
