@@ -17,6 +17,7 @@ from torch.func import functional_call, grad, jvp, vmap
 
 from neuropil.errors import ConfigError, DataError, IncompatibleError, ShapeError, UnknownNameError, nearest
 from neuropil.nn.finite import check_finite
+from neuropil.nn.forward_mode import forward_mode_refusal
 from neuropil.nn.sharing import shared_copy
 from neuropil.plotting import canvas
 from neuropil.training.evaluating import evaluating
@@ -132,6 +133,7 @@ class TangentModel(nn.Module):
     Trained with any loss and optimizer: the parameters are `offset`, the way from the anchor, which begins at zero.
     The product with the Jacobian is one forward-mode derivative, about two forward passes. The anchor is a copy of
     the model's weights in evaluation mode and never changes; parameters that do not require gradients get no offset.
+    A part without a forward-mode derivative is refused by name, with IncompatibleError, at the first input.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> tangent, x = TangentModel(net), torch.randn(5, 4)
@@ -172,18 +174,25 @@ class TangentModel(nn.Module):
     def _both(self, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         anchor = dict(self.anchor.named_buffers())
         offset = {_name(key): value for key, value in self.offset.items()}
-        constant, change, *_ = jvp(
-            lambda weights: functional_call(self.anchor, weights, inputs),
-            ({name: anchor[name] for name in offset},),
-            (offset,),
-        )
-        return constant, change
+        here = {name: anchor[name] for name in offset}
+
+        def both() -> tuple[Tensor, Tensor]:
+            constant, change, *_ = jvp(
+                lambda weights: functional_call(self.anchor, weights, inputs), (here,), (offset,)
+            )
+            return constant, change
+
+        try:
+            return both()
+        except (NotImplementedError, RuntimeError) as error:
+            raise forward_mode_refusal(self.anchor, both, *inputs) from error
 
 
 def linearize(model: nn.Module) -> TangentModel:
     """The model's linear approximation around its present weights, to be trained in the place of the model.
 
-    Raises IncompatibleError when no parameter of the model requires gradients.
+    Raises IncompatibleError when no parameter of the model requires gradients; at the first input, when a part of it,
+    such as one with a backward pass of its own, has no forward-mode derivative.
 
     >>> net = nn.Linear(4, 3)
     >>> tangent = linearize(net)

@@ -20,6 +20,7 @@ from neuropil.editing import (
     weight_disentanglement_error,
 )
 from neuropil.errors import ConfigError, DataError, IncompatibleError, ShapeError, UnknownNameError
+from neuropil.nn import FeedbackLinear
 from tests.training.worlds import mlp
 
 
@@ -247,3 +248,20 @@ def test_bad_input_is_one_line() -> None:
         with pytest.raises(error, match=word) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_part_without_a_forward_mode_derivative_is_named() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), FeedbackLinear(5, 3))
+    tangent = linearize(net)
+    with pytest.raises(
+        IncompatibleError, match=r"part '2' \(FeedbackLinear\) has no forward-mode derivative"
+    ) as told:
+        tangent(torch.randn(2, 4))
+    assert len(str(told.value).splitlines()) == 1
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tangent.modules())
+
+
+def test_what_fails_without_a_derivative_too_is_told_as_it_is() -> None:
+    tangent = linearize(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
+    with pytest.raises(RuntimeError, match="shapes"):
+        tangent(torch.randn(2, 7))

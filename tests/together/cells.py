@@ -141,7 +141,10 @@ CELLS: dict[str, tuple[Any, Callable[..., nn.Module]]] = {
     "izhikevich": (Izhikevich, driven(100.0, lambda **s: Izhikevich(dt=1.0, **s))),
     "qif": (QIF, driven(100.0, lambda **s: QIF(dt=1.0, **s))),
     "resonator": (ResonateAndFire, driven(3.0, lambda **s: ResonateAndFire(**s))),
-    "hodgkin_huxley": (HodgkinHuxley, driven(20.0, lambda **s: HodgkinHuxley(dt=0.5, **s))),
+    "hodgkin_huxley": (
+        HodgkinHuxley,
+        driven(200.0, lambda **s: HodgkinHuxley(dt=1.0, **s)),
+    ),  # or four steps are silent
     "conductance_lif": (ConductanceLIF, compartments((10.0, -10.0), lambda: ConductanceLIF())),
     "two_compartment": (TwoCompartment, compartments((10.0, 10.0), lambda: TwoCompartment())),
     "active_dendrite": (ActiveDendrite, compartments((3.0, 3.0, 3.0), lambda: ActiveDendrite(2))),

@@ -132,7 +132,7 @@ def traced_linear(world: World) -> Act:
         torch.testing.assert_close(layer(x)[0], nn.functional.linear(x, layer.weight, layer.bias))
 
 
-@together("layer", CosineLinear, plan=lies(lambda i, o: CosineLinear(i, o, scale=5.0), *INNER))
+@together("layer", CosineLinear, plan=lies(lambda i, o: CosineLinear(i, o, scale=2.0), *INNER))
 def cosine_linear(world: World) -> Act:
     """No answer is larger than its scale."""
     place = world.own_layers.pop(0)

@@ -37,11 +37,7 @@ APART = {
     "SourceFreeAdapter": "a base", "unwrapped": "looks into wrappers",
     "AlphaSynapse": "takes part as ExponentialSynapse does",
     "DoubleExponentialSynapse": "takes part as ExponentialSynapse does",
-    **dict.fromkeys(
-        ("bad_teacher", "finetuned", "gradient_ascent", "amnesiac", "retrained", "scrub", "initialised",
-         "selective_synaptic_dampening"),
-        "trains or edits a whole network anew; its entry is still to be written",
-    ),
+    "initialised": "the first step of retraining",
     **dict.fromkeys(("damp_hidden", "replace_head", "shift_mean_difference"), "edits the head of a language model"),
     **dict.fromkeys(
         ("neuron_adjust", "prune_neurons", "abstain"),
