@@ -13,6 +13,8 @@ from neuropil.errors import ConfigError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+_LEAST = 1e-12  # length of what counts as zeros
+
 
 class CosineLinear(nn.Module):
     """`scale * cos(angle between x and each weight vector)`, an output layer whose classes all weigh the same.
@@ -55,6 +57,13 @@ class CosineLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Outputs between `-scale` and `scale`; 0 for an input of zeros."""
-        return self.scale * functional.linear(
-            functional.normalize(x, dim=-1), functional.normalize(self.weight, dim=-1)
-        )
+        return self.scale * functional.linear(_of_length_one(x), _of_length_one(self.weight))
+
+
+def _of_length_one(x: Tensor) -> Tensor:
+    """Vectors along the last axis divided by their length; those of zeros, as of silent neurons, stay.
+
+    Divided by a least length instead, they would send back gradients as large as that length is small.
+    """
+    length = x.norm(dim=-1, keepdim=True)
+    return x / length.masked_fill(length <= _LEAST, 1.0)

@@ -37,6 +37,17 @@ def test_lengths_do_not_count_and_silence_answers_nothing() -> None:
     assert not layer(torch.zeros(2, 6)).any() and layer(torch.zeros(2, 6)).isfinite().all()
 
 
+def test_a_silent_input_sends_back_no_larger_gradients_than_others() -> None:
+    layer = CosineLinear(6, 4, scale=2.0)
+    x = torch.zeros(3, 6)
+    x[1] = torch.rand(6)
+    x.requires_grad_()
+    layer(x).sum().backward()
+    most = float(layer.scale) * 4  # the scale times the answers, each of a weight of length one
+    assert x.grad.isfinite().all() and float(x.grad[0].norm()) <= most
+    torch.testing.assert_close(x.grad[0], x.grad[2])
+
+
 def test_learning_never_lengthens_a_weight_by_its_gradient() -> None:
     """The gradient is orthogonal to every weight vector, since its length does not count."""
     layer = CosineLinear(6, 4)

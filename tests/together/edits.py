@@ -126,6 +126,9 @@ def spikes(world: World) -> Act:
 
 
 GOES = 2  # a class of the second task
+GUESS = (
+    1 / CLASSES + 0.02
+)  # where a partner has kept the network from learning the class, there is little to forget
 Edit = Callable[[nn.Module, TensorDataset, TensorDataset], nn.Module]
 
 
@@ -148,7 +151,7 @@ def sureness(model: nn.Module, samples: TensorDataset) -> float:
 
 
 def forgets(world: World, edit: Edit) -> Act:
-    """A class is less sure than before, in proportion to the others; the network given stays as it was."""
+    """A class is less sure than before, beside the others, or no surer than a guess; the network given stays."""
     yield
     yield
     yield
@@ -157,7 +160,8 @@ def forgets(world: World, edit: Edit) -> Act:
     world.model = edit(given, gone, kept)
     assert same_bits(given, before)
     was, now = (sureness(model, gone) / sureness(model, kept) for model in (given, world.model))
-    assert now < was, f"the class is as sure as it was: {was:.3f}, now {now:.3f} of the others"
+    guessed = sureness(world.model, gone) <= GUESS
+    assert guessed or now < was, f"the class is as sure as it was: {was:.3f}, now {now:.3f} of the others"
 
 
 def dampened(model: nn.Module, gone: TensorDataset, kept: TensorDataset) -> nn.Module:
@@ -239,7 +243,9 @@ def bad_teaching(world: World) -> Act:
 @together("edit", scrub)
 def scrubbed(world: World) -> Act:
     """Away from itself on the class, towards itself on the others."""
-    yield from forgets(world, lambda model, gone, kept: scrub(model, gone, kept, epochs=2, **training()))
+    yield from forgets(
+        world, lambda model, gone, kept: scrub(model, gone, kept, epochs=2, loss=loss, **training())
+    )
 
 
 @together("edit", amnesiac)
