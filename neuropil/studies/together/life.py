@@ -6,9 +6,9 @@ order in which a network that is used would need them. All of them did, on seven
 Projection and replay together end 1.4 points above either alone, for 2.2 times the time of a plain step, and the kill
 cost thirteen steps and no bit. Six kinds of weather cost 27 points, of which adapting brings 19 back. Nearly all of
 them are light: 53 points where brightness or contrast changed, which one mean and one variance undo; 3.5 points under
-added noise, nothing under blur and pixelation. Ten remembered images of each class and task were enough to forget the class in a
-fifth of a second, in all tasks at once, and the best alpha lay anywhere from 5 to 30: choose it for each network. The
-others gained a little, as their rival was gone.
+added noise, nothing under blur and pixelation. Ten remembered images of each class and task were enough to forget the
+class in a fifth of a second, in all tasks at once; the best alpha lay anywhere from 5 to 30, so choose it for each
+network. The others gained a little, as their rival was gone.
 
 What is not shown: the class is judged by the answer alone, and no attack on the memory of single images was made, as
 the system ssd does. Sharpness differs with the rate of learning too, which was tuned for each arm; that projection
