@@ -65,5 +65,5 @@ def _of_length_one(x: Tensor) -> Tensor:
 
     Divided by a least length instead, they would send back gradients as large as that length is small.
     """
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.masked_fill(length <= _LEAST, 1.0)
