@@ -1,6 +1,31 @@
 """Skill unlearning: a language model forgets how to add, without training, and keeps its other skills.
 
-NOTES
+A decoder of two blocks learns four skills: sums and differences modulo 13 of letters that stand for numbers, four
+letters backwards, and the bytes of a novel. Addition is taken away, then reversal, and the two are averaged. Forgotten
+is the share of its right answers that is gone on queries that the edit never saw; damage is what the other three lose,
+on average; selectivity is the difference. Neurons are probed at the tokens at which an answer is written.
+
+What held, ten seeds. Adjusting takes 81 % of the skill and costs the others 28 %; pruning, with as many settings tried,
+takes 79 % and costs 43 %: 17 points of selectivity (9 to 25). The novel's loss rises by 4 %, pruned by 13 %. Random
+neurons take 64 % at 27 %, 17 points less selective (12 to 21). The box around the keys detects 97.5 % of the skill's
+other queries; abstaining is 14 points (8 to 20) more selective than adjusting.
+
+What did not reproduce. Neither keeps its promise to the other skills. Allowed were 15 % adjusting and 10 % for the box,
+the published figure; adjusting costs 28 % (25 to 31), because subtraction, which shares its neurons with addition, loses 86 % along with it, while
+reversal and the novel lose 12 and 6 %. The box takes 30 % of the other skills' queries, not 10: taking addition away,
+it also silences nearly every reversal and five sixths of the subtractions, though the novel stays whole; the box around
+reversal takes at most 4 % of each. The farthest probe decides its width, and 176 dimensions are few: in a model with
+thousands some dimension sets most queries apart. Against a ball around the mean key, equally searched, ten seeds do not
+decide (10 points, 1 to 20, where 3 were claimed), nor does training with ascent on the skill (12 points better, 2 to 22,
+where 5 were claimed). A logistic regression on the same keys that has also seen the other skills' queries is far better
+than the box: 91 % forgotten at 3 %. Use it wherever such queries can be had.
+
+What differs from the paper: its code takes the forgotten skill's standard deviation from the array of means; here it is
+that skill's own. The published chance p_f / (p_f + p_r) is drawn by hashing the value, so that a query has one answer.
+Its box is found by bisection; the closed form is the largest standardized deviation. Sites, share, block and width are
+searched, and selectivity is what the search maximises, no budget: it chose 30 % of the gates, above the published 0.5 to
+3 %. Seconds of the arm that came first, ascent, include the training of the decoders. Adjusting doubles the time of this
+small model's answers (1.96), the box adds 6 %.
 """
 
 from __future__ import annotations
