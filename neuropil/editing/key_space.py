@@ -215,7 +215,8 @@ def steering_key(
     """A key that makes the model say one token, such as the end of the text, whatever was before it.
 
     The shortest one whose feed-forward layer adds to the stream a vector of length `strength`, large beside the stream,
-    along the token's row of the head less the mean row. Sure in the last block alone, where only a norm comes after.
+    in the direction in which the head answers that token, the last norm's gains undone. Sure in the last block alone,
+    where only a norm comes after, and for tokens that some direction makes the likeliest.
 
     Raises ConfigError for a token or layer that is not there, or a strength that is not above 0.
 
@@ -232,12 +233,40 @@ def steering_key(
     held: Tensor = down.weight  # type: ignore[assignment]
     # Conv1D keeps its weight the other way round.
     weight = (held.mT if type(down).__name__ == "Conv1D" else held).double()
-    away = (head[token] - head.mean(0)).double()
-    wanted = strength * away / away.norm().clamp_min(1e-30)
+    wanted = _direction(head.double(), token) / _gains(model, head.shape[1]).to(weight)
+    wanted = strength * wanted / wanted.norm().clamp_min(1e-30)
     if isinstance(down.bias, Tensor):
         wanted = wanted - down.bias
     key: Tensor = torch.linalg.pinv(weight) @ wanted
     return key.to(head.dtype)
+
+
+def _direction(head: Tensor, token: int, steps: int = 60) -> Tensor:
+    """Direction of the final hidden state, a unit vector, in which the head's answer is the token: ascent on its odds.
+
+    Begins at the token's row less the mean row, which another, longer row may surpass.
+    """
+    found = head[token] - head.mean(0)
+    sharpness = 30 / head.norm(dim=1).max().clamp_min(1e-30)
+    for step in range(steps):
+        found = found / found.norm().clamp_min(1e-30)
+        odds = (sharpness * (head @ found)).softmax(0)
+        uphill = head[token] - odds @ head
+        found = found + uphill / uphill.norm().clamp_min(1e-30) / (step + 2)
+    return found / found.norm().clamp_min(1e-30)
+
+
+def _gains(model: nn.Module, width: int) -> Tensor:
+    """Gains of the last norm outside the blocks, tiny ones bounded; ones where there is none."""
+    sites = activation_sites(model)
+    blocks = tuple(f"{site.module}." for name, site in sites.items() if name.startswith("residual."))
+    gains = torch.ones(width)
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.shape == (width,) and not name.startswith(blocks):
+            gains = weight.double()
+    least = 0.05 * gains.abs().mean().clamp_min(1e-30)
+    return torch.where(gains < 0, -1.0, 1.0) * gains.abs().clamp_min(least)
 
 
 def _key_site(model: nn.Module, layer: int) -> str:

@@ -1,31 +1,27 @@
 """Skill unlearning: a language model forgets how to add, without training, and keeps its other skills.
 
 A decoder of two blocks learns four skills: sums and differences modulo 13 of letters that stand for numbers, four
-letters backwards, and the bytes of a novel. Addition is taken away, then reversal, and the two are averaged. Forgotten
-is the share of its right answers that is gone on queries that the edit never saw; damage is what the other three lose,
-on average; selectivity is the difference. Neurons are probed at the tokens at which an answer is written.
+letters backwards, and the bytes of a novel. Addition is taken away, then reversal; results are averaged. Forgotten is
+the share of its right answers that is gone on queries that the edit never saw, damage what the other three lose, on
+average, selectivity the difference. Neurons are probed at the tokens at which an answer is written.
 
-What held, ten seeds. Adjusting takes 81 % of the skill and costs the others 28 %; pruning, with as many settings tried,
-takes 79 % and costs 43 %: 17 points of selectivity (9 to 25). The novel's loss rises by 4 %, pruned by 13 %. Random
-neurons take 64 % at 27 %, 17 points less selective (12 to 21). The box around the keys detects 97.5 % of the skill's
-other queries; abstaining is 14 points (8 to 20) more selective than adjusting.
+What held, ten seeds. Adjusting takes 81 % of the skill and costs the others 28 %; pruning, searched as often, takes
+79 % and costs 43 %: 17 points of selectivity (9 to 25). The novel's loss rises by 4 %, pruned by 13 %. Random neurons
+take 64 % at 27 %, 17 points less selective (12 to 21). The box around the keys detects 97.5 % of the skill's other
+queries; abstaining is 14 points (8 to 20) more selective than adjusting.
 
-What did not reproduce. Neither keeps its promise to the other skills. Allowed were 15 % adjusting and 10 % for the box,
-the published figure; adjusting costs 28 % (25 to 31), because subtraction, which shares its neurons with addition, loses 86 % along with it, while
-reversal and the novel lose 12 and 6 %. The box takes 30 % of the other skills' queries, not 10: taking addition away,
-it also silences nearly every reversal and five sixths of the subtractions, though the novel stays whole; the box around
-reversal takes at most 4 % of each. The farthest probe decides its width, and 176 dimensions are few: in a model with
-thousands some dimension sets most queries apart. Against a ball around the mean key, equally searched, ten seeds do not
-decide (10 points, 1 to 20, where 3 were claimed), nor does training with ascent on the skill (12 points better, 2 to 22,
-where 5 were claimed). A logistic regression on the same keys that has also seen the other skills' queries is far better
-than the box: 91 % forgotten at 3 %. Use it wherever such queries can be had.
+What did not reproduce. Neither spares the others as promised. Adjusting costs 28 % (25 to 31), not 15: subtraction,
+which shares its neurons with addition, loses 86 % along with it, reversal and the novel 12 and 6 %. The box takes 30 %
+of the others' queries, not 10: around addition it takes nearly every reversal and five sixths of the subtractions,
+around reversal at most 4 % of each. Its farthest probe decides its width. Against a ball around the mean key ten seeds
+do not decide (10 points, 1 to 20; claimed were 3), nor does training with ascent on the skill (12 points better, 2 to
+22; claimed were 5). A logistic regression of the same keys that has also seen the others' queries is far better than
+the box: 91 % forgotten at 3 %. Use it wherever such queries can be had.
 
-What differs from the paper: its code takes the forgotten skill's standard deviation from the array of means; here it is
-that skill's own. The published chance p_f / (p_f + p_r) is drawn by hashing the value, so that a query has one answer.
-Its box is found by bisection; the closed form is the largest standardized deviation. Sites, share, block and width are
-searched, and selectivity is what the search maximises, no budget: it chose 30 % of the gates, above the published 0.5 to
-3 %. Seconds of the arm that came first, ascent, include the training of the decoders. Adjusting doubles the time of this
-small model's answers (1.96), the box adds 6 %.
+What differs: the published code takes the skill's standard deviation from the array of means, here it is its own; draws
+are hashed from the value, so that a query has one answer; the box is found in closed form, not by bisection. Everything
+is searched for selectivity, within no budget: 30 % of the gates are adjusted, published are 0.5 to 3 %. Answers take
+twice as long adjusted (1.96) and 6 % longer with the box; the seconds of ascent include the training of the decoders.
 """
 
 from __future__ import annotations
@@ -314,14 +310,9 @@ def _ascent(config: Any, model: Decoder, case: Case) -> Edited:
 
 
 EDITS: dict[str, Callable[[Any, Decoder, Case], Edited]] = {
-    "neuron_adjust": _neuron_adjust,
-    "pruning": _prune,
-    "random": _random,
-    "ascent": _ascent,
-    "key_detection": _key_detection,
-    "centroid": _centroid,
-    "classifier": _classifier,
-}
+    "neuron_adjust": _neuron_adjust, "pruning": _prune, "random": _random, "ascent": _ascent,
+    "key_detection": _key_detection, "centroid": _centroid, "classifier": _classifier,
+}  # fmt: skip
 
 
 def _checksum(config: Any) -> str:
@@ -344,12 +335,8 @@ study = Study(
   year      = {2025}
 }""",
     arms={
-        "neuron_adjust": NeuronSetting(),
-        "pruning": NeuronSetting(),
-        "random": NeuronSetting(),
-        "ascent": AscentSetting(),
-        "key_detection": DetectorSetting(),
-        "centroid": DetectorSetting(),
+        "neuron_adjust": NeuronSetting(), "pruning": NeuronSetting(), "random": NeuronSetting(),
+        "ascent": AscentSetting(), "key_detection": DetectorSetting(), "centroid": DetectorSetting(),
         "classifier": ClassifierSetting(),
     },
     search={
@@ -366,34 +353,22 @@ study = Study(
     trial=trial,
     data=_checksum,
     claims=(
-        exceeds(
-            "neuron_adjust.selectivity", "pruning.selectivity", by=0.07, primary=True,
-            text="adjusted, neurons take at least 7 points more of the skill, less what others lose, than pruned",
-        ),
-        exceeds(
-            "neuron_adjust.selectivity", "random.selectivity", by=0.1,
-            text="the neurons that the skill drives take at least 10 points more than as many others",
-        ),
+        exceeds("neuron_adjust.selectivity", "pruning.selectivity", by=0.07, primary=True,
+            text="adjusted, neurons take at least 7 points more of the skill, less what others lose, than pruned"),
+        exceeds("neuron_adjust.selectivity", "random.selectivity", by=0.1,
+            text="the neurons that the skill drives take at least 10 points more than as many others"),
         at_least("neuron_adjust.forgotten", 0.5, text="adjusting takes at least half of the skill"),
         at_least("neuron_adjust.within_budget", 0.0, text="and costs the other skills at most 15 %"),
         at_least("key_detection.detection", 0.8, text="the box detects at least 80 % of the skill's other queries"),
         at_least("key_detection.within_alarms", 0.0, text="and at most 10 % of the other skills' queries"),
-        exceeds(
-            "key_detection.selectivity", "centroid.selectivity", by=0.03,
-            text="the box is at least 3 points more selective than a ball around the mean key",
-        ),
-        exceeds(
-            "key_detection.selectivity", "neuron_adjust.selectivity", by=0.0,
-            text="abstaining is more selective than adjusting",
-        ),
-        exceeds(
-            "classifier.selectivity", "key_detection.selectivity", by=0.1,
-            text="a classifier that has seen the other skills' queries is at least 10 points better than the box",
-        ),
-        exceeds(
-            "ascent.selectivity", "neuron_adjust.selectivity", by=0.05,
-            text="training is at least 5 points more selective than adjusting",
-        ),
+        exceeds("key_detection.selectivity", "centroid.selectivity", by=0.03,
+            text="the box is at least 3 points more selective than a ball around the mean key"),
+        exceeds("key_detection.selectivity", "neuron_adjust.selectivity", by=0.0,
+            text="abstaining is more selective than adjusting"),
+        exceeds("classifier.selectivity", "key_detection.selectivity", by=0.1,
+            text="a classifier that has seen the other skills' queries is at least 10 points better than the box"),
+        exceeds("ascent.selectivity", "neuron_adjust.selectivity", by=0.05,
+            text="training is at least 5 points more selective than adjusting"),
     ),
     scales={"smoke": {"width": 16, "steps": 12, "batch_size": 4, "samples": 24, "epochs": 1}},
     figures=(
