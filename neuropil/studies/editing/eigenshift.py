@@ -17,6 +17,9 @@ correlations between two halves of the text are 0.79 and 0.87, the other way rou
 five numbers, and two layers are few to rank. The edit only dampens: it moves all tokens towards each other, so that
 rare ones gain; digits, below one percent of this text, were written more often after it on development seeds, quotes
 too.
+
+On SmolLM2-135M, tried once and not tuned, the edit did not work: four directions damped to 0.6 left brackets in Python
+12 % more likely and cost other tokens 16 % of perplexity. The shift took 17 % of them at 1 %, and 34 % at 16 %.
 """
 
 from __future__ import annotations

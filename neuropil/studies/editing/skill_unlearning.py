@@ -22,6 +22,11 @@ What differs: the published code takes the skill's standard deviation from the a
 are hashed from the value, so that a query has one answer; the box is found in closed form, not by bisection. Everything
 is searched for selectivity, within no budget: 30 % of the gates are adjusted, published are 0.5 to 3 %. Answers take
 twice as long adjusted (1.96) and 6 % longer with the box; the seconds of ascent include the training of the decoders.
+
+On SmolLM2-135M, one draw of texts: adjusting 3 % of the neurons that Python drives more than a novel takes 33 % of the
+right next tokens in Python and 5 % in the novel, pruning them 31 and 2 % (6 %: 45 and 7, pruned 40 and 8). The box
+around keys of sums in one wording, last block, detects 97 % of others and no text; around Python 71 %, and 4 % of the
+novel.
 """
 
 from __future__ import annotations
