@@ -253,7 +253,8 @@ def _direction(head: Tensor, token: int, steps: int = 60) -> Tensor:
         odds = (sharpness * (head @ found)).softmax(0)
         uphill = head[token] - odds @ head
         found = found + uphill / uphill.norm().clamp_min(1e-30) / (step + 2)
-    return found / found.norm().clamp_min(1e-30)
+    unit: Tensor = found / found.norm().clamp_min(1e-30)
+    return unit
 
 
 def _gains(model: nn.Module, width: int) -> Tensor:
