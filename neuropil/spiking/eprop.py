@@ -27,7 +27,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch
-from neuropil.errors import ConfigError, ShapeError
+from neuropil.errors import ConfigError, NonFiniteError, ShapeError
 from neuropil.kernels.lif import lif_scan_known
 from neuropil.nn.adaptive import AdaptiveLIF
 from neuropil.nn.finite import check_finite
@@ -68,12 +68,11 @@ class EPropRecurrent(Recurrent):
                 f"EPropRecurrent: input is {x.dtype} of shape {list(x.shape)}, expected floats "
                 "[time, batch, ...features]"
             )
-        check_finite(x, "EPropRecurrent input")
         start: RecurrentState = self.initial_state(x) if state is None else state
         self.check_state(start, x)
         with _computed_once(self.weights):
             with torch.no_grad():
-                driven, outputs, after = self.run(x.detach(), start)
+                driven, outputs, after = self._checked_run(x.detach(), start)
             if self.is_fused(x):
                 given = driven, x, start.output, outputs, self.weights.weight, self.weights.bias
                 currents = _Driven.apply(*given)  # type: ignore[no-untyped-call]
@@ -86,6 +85,18 @@ class EPropRecurrent(Recurrent):
                 currents = driven + ((x + back) - (x + back).detach())
         output, cell = self.cell(currents, start.cell)
         return output, RecurrentState(cell, output[-1].detach(), after.weights)
+
+    def _checked_run(self, x: Tensor, start: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """`run`, where NaN or infinity in the input is told of as such."""
+        if not self.is_fused(
+            x
+        ):  # a compiled run lets no NaN out of a membrane: the last answers for all input
+            check_finite(x, "EPropRecurrent input")
+        try:
+            return self.run(x, start)
+        except NonFiniteError:
+            check_finite(x, "EPropRecurrent input")
+            raise
 
     def _known(
         self, currents: Tensor, start: RecurrentState, outputs: Tensor, after: RecurrentState
