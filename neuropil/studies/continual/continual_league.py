@@ -150,7 +150,7 @@ study = Study(
         "fast_slow": {"lr": _RATES, "strength": (1.0, 10.0), "step": (0.2, 0.5)},
         "homeostatic": {"lr": (0.01, 0.03, 0.1), "share": (0.01, 0.03, 0.1)},
         "meanfield": {"lr": (0.03, 0.1, 0.2), "strength": (0.01, 0.03, 0.1)},
-        "hlop": {"lr": (0.01, 0.02, 0.03), "protect": (0.1, 0.2, 0.3, 0.5)},
+        "hlop": {"lr": (0.03, 0.05, 0.07), "protect": (0.1, 0.2, 0.3, 0.5)},
         "gpm": {"lr": _RATES, "protect": (0.5, 0.6, 0.7, 0.8)},
         "owm": {"lr": _RATES, "damping": (10.0, 30.0, 100.0, 300.0)},
         "classp": {"later_lr": (0.003, 0.01, 0.03, 0.1), "quantile": (0.0, 0.8)},
@@ -164,6 +164,8 @@ study = Study(
     },
     trial=trial,
     tune_trials=5,
+    seeds=8,
+    first_seed=10,
     data=lambda config: data.load("mnist").checksum + data.load("fashion-mnist").checksum,
     claims=(
         exceeds(
@@ -216,6 +218,9 @@ study = Study(
         "all), four corruptions of Fashion-MNIST, and Fashion-MNIST whose classes exchange names; there the mean is "
         "of the accuracy just after each task, since earlier names contradict later ones. Networks are small, plain "
         "and without biases, tasks short: the ranking need not carry over to large ones. Joint training stands for "
-        "what is possible without a stream; where names change it is asked for contradictions."
+        "what is possible without a stream; where names change it is asked for contradictions. HLOP once diverged at "
+        "the rate of 0.1 that most arms chose and is searched below it. An earlier run, seeds 0 to 4, searched it to "
+        "0.03 only, which left it 6 points below fine-tuning where pixels are permuted, and left the first claim "
+        "undecided (5.4 points, 2.4 to 8.5): this one has a fairer search for HLOP and eight fresh seeds."
     ),
 )  # fmt: skip
