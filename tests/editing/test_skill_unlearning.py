@@ -237,6 +237,21 @@ def _logits(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
+def test_the_steering_key_undoes_the_last_norms_gains_and_beats_longer_rows() -> None:
+    """The token's row less the mean row points elsewhere once gains differ, and to longer rows beside it."""
+    model = decoder()
+    generator = torch.Generator().manual_seed(9)
+    rows = torch.nn.functional.normalize(torch.randn(20, 8, generator=generator), dim=1)
+    rows[7] = 1.5 * torch.nn.functional.normalize(rows[5] + rows[6], dim=0)  # longer, and close to 5
+    with torch.no_grad():
+        model.head.weight.copy_(rows)
+        model.norm.weight.copy_(torch.tensor([3.0, -2.0, 0.5, 1.0, -4.0, 2.0, 0.3, 6.0]))
+        detector = KeySpaceDetector(1e6).fit(prompt_keys(model, FORGET))
+        for token in (0, 5, 12):
+            edited = abstain(model, detector, steering_key(model, token, strength=1e5))
+            assert (edited(FORGET)[:, -1].argmax(-1) == token).all()
+
+
 def test_a_generated_answer_is_decided_once_at_the_prompt() -> None:
     model = decoder()
     detector = KeySpaceDetector(1.01).fit(prompt_keys(model, FORGET[:, :4]))
