@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, cast
 
@@ -103,7 +104,7 @@ def check_batch(
             f"batch {number}: {len(inputs)} inputs and {len(targets)} targets; expected as many, at least 1"
         )
     # NaN and infinity survive a sum, so the cheap sum decides whether to look closer.
-    if inputs.is_floating_point() and not torch.isfinite(inputs.sum()):
+    if inputs.is_floating_point() and not math.isfinite(inputs.sum()):
         bad = ~torch.isfinite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None]).all(1)
         if bad.any():
             raise NonFiniteError(f"batch {number}: input {int(bad.nonzero()[0])} holds NaN or infinity")
@@ -152,7 +153,7 @@ def _gatherer(samples: Dataset[Any]) -> Gather:
             raise DataError(
                 f"a sample of this TensorDataset has {len(tensors)} parts; expected (input, target)"
             )
-        return lambda at: (tensors[0][at], tensors[1][at])
+        return lambda at: (tensors[0].index_select(0, at), tensors[1].index_select(0, at))
     if isinstance(samples, Subset):
         inner, rows = (
             _gatherer(samples.dataset),

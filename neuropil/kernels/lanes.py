@@ -64,7 +64,10 @@ def array(tensor: Tensor) -> Any:
     >>> array(torch.ones(2)).tolist()
     [1.0, 1.0]
     """
-    return tensor.detach().contiguous().numpy()
+    # asked first: a call that changes nothing costs as much as one that does, and kernels take many arrays
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
 
 
 @kernel_part

@@ -47,12 +47,13 @@ def spike_product(
         )
     if not serves(spikes, weight) or not weight.is_contiguous() or 0 in (spikes.numel(), weight.numel()):
         return spikes @ weight
-    rows = spikes.reshape(-1, spikes.shape[-1])
+    flat = spikes.dim() == 2  # left as they are: for one sample a call's price counts
+    rows = spikes if flat else spikes.reshape(-1, spikes.shape[-1])
     registered = torch.is_grad_enabled() or torch.compiler.is_compiling()
     product: Tensor = (
         spike_rows(rows, weight) if registered else _spike_rows(rows, weight)
     )  # saves half the call
-    return product.view(*spikes.shape[:-1], weight.shape[1])
+    return product if flat else product.view(*spikes.shape[:-1], weight.shape[1])
 
 
 @torch.library.custom_op(
@@ -87,7 +88,7 @@ def events_of(spikes: Tensor) -> Events:
     ends = np.empty((chunks, samples), np.int64)
     neurons = np.empty((chunks, samples * min(count, CHUNK)), np.int32)
     run_over(find_events, count, spikes.numel(), values, ends, neurons, grain=CHUNK)
-    return Events(int(ends[:, -1].sum()), ends, neurons, values)
+    return Events(sum(ends[:, -1].tolist()), ends, neurons, values)
 
 
 def add_events(events: Events, weight: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ class Backprop(Learner):
         else:
             self.fabric.backward(loss * share)
         transform_gradients(self.model, self.plugins)
-        check_gradients(self.model)
+        check_gradients(self.model, self.optimizer)
         make_step(self.optimizer)
         for plugin in self.plugins:
             plugin.after_step()
@@ -215,11 +215,19 @@ def check_labels(targets: Tensor, outputs: int) -> None:
         )
 
 
-def check_gradients(model: nn.Module) -> None:
-    """Raise NonFiniteError naming the first parameter whose gradient is not finite."""
-    if all_finite([p.grad for p in model.parameters() if p.grad is not None]):
+def check_gradients(model: nn.Module, optimizer: Optimizer | None = None) -> None:
+    """Raise NonFiniteError naming the first parameter whose gradient is not finite.
+
+    With an `optimizer`, gradients of what it does not step are not looked at.
+    """
+    stepped = model.parameters() if optimizer is None else _parameters(optimizer)
+    if all_finite([p.grad for p in stepped if p.grad is not None]):
         return
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not all_finite([parameter.grad]):
             norm = float(parameter.grad.norm())
             raise NonFiniteError(f"gradient of {name} is {norm}; no step was made")
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
