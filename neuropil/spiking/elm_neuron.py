@@ -42,7 +42,7 @@ class ELM(Stateful):
         m[t] = d[t] + (1 - kappa_lambda) psi(MLP([b[t], d[t]])),  psi(z) = 1.7159 tanh(2 z / 3)
 
     with `kappa = exp(-dt / tau)` and `kappa_lambda = exp(-strength * dt / tau_m)`: slow memories take small steps.
-    What branches contribute is computed for all steps at once, the loop over memories is one compiled call.
+    Branches are computed for all steps at once; the rest, with all its products, is one compiled call.
 
     Args:
         num_input: Number of inputs.
@@ -151,27 +151,39 @@ class ELM(Stateful):
                 f"ELM: input has shape {list(x.shape)}, expected [time, batch, {self.num_input}]"
             )
         check_finite(x, "ELM input")
+        rests = state is None
         state = self.initial_state(x) if state is None else state
         self.check_state(state, x)
         if len(x) == 0:
             return x.new_zeros(0, x.shape[1], self.num_memory), state
-        decay = torch.exp(-self.dt / self.tau_branch).to(x.dtype)
-        branches, last = leaky_scan(self._input(x), state.branch, decay)
-        from_branch, from_memory = self.look.weight.split([self.num_branch, self.num_memory], dim=1)
+        seen, look, last = self._look(x, state.branch, rests)
         pace = -self.dt / self.tau
         memories = leaky_memory_scan(
-            functional.linear(branches, from_branch, self.look.bias), state.memory, from_memory, self.write.weight,
-            self.write.bias, pace.exp(), -torch.expm1(self.strength * pace),
+            seen, state.memory, look, self.look.bias, self.write.weight, self.write.bias,
+            pace.exp(), -torch.expm1(self.strength * pace),
         )  # fmt: skip
         return memories, ELMState(last, memories[-1])
 
-    def _input(self, x: Tensor) -> Tensor:
-        """What arrives at every branch; synapses are a matrix, as overlapping windows share inputs."""
+    def _look(self, x: Tensor, before: Tensor, rests: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What hidden units see of the input, their weights of that and of the memories, the branches' last values.
+
+        Synapses are a matrix, as overlapping windows share inputs. One synapse to each of as many branches as there are
+        inputs may weigh what has leaked instead, together with what the hidden units weigh it with: from rest, that is
+        the same, and no gradient has to come back through the branches.
+        """
         weight = self.synapses.relu()
-        if self.num_branch == self.num_input and self.routes.shape[1] == 1:
-            return x * weight[:, 0]
-        matrix = x.new_zeros(self.num_branch, self.num_input).scatter(1, self.routes, weight)
-        return functional.linear(x, matrix)
+        decay = torch.exp(-self.dt / self.tau_branch).to(x.dtype)
+        if self.num_branch != self.num_input or self.routes.shape[1] > 1:
+            matrix = x.new_zeros(self.num_branch, self.num_input).scatter(1, self.routes, weight)
+            x = functional.linear(x, matrix)
+        elif rests:
+            traces, last = leaky_scan(x, before, decay)
+            scale = torch.cat([weight[:, 0], weight.new_ones(self.num_memory)])
+            return traces, self.look.weight * scale, last * weight[:, 0]
+        else:
+            x = x * weight[:, 0]
+        branches, last = leaky_scan(x, before, decay)
+        return branches, self.look.weight, last
 
     def extra_repr(self) -> str:
         """Sizes and time constants, for `repr`."""

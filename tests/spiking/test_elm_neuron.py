@@ -61,6 +61,22 @@ def test_it_is_the_papers_equations(settings):
     assert_close(found, torch.from_numpy(literal(cell, x.numpy())), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("settings", [{}, {"num_branch": 3, "synapses_per_branch": 4}])
+def test_starting_at_rest_is_starting_from_a_state_of_zeros(settings):
+    """Also in its gradients, although single synapses weigh what has leaked when nothing came before."""
+    cell, x = elm(**settings)
+    cell, x = cell.double(), x.double().requires_grad_()
+    with torch.no_grad():
+        cell.synapses.add_(torch.randn_like(cell.synapses))
+    given = [x, *cell.parameters()]
+    found = []
+    for state in (None, cell.initial_state(x)):
+        y, last = cell(x, state)
+        loss = y.square().sum() + last.branch.sum() + last.memory.sum()
+        found.append([y, *last, *torch.autograd.grad(loss, given)])
+    assert_close(*found)
+
+
 def test_time_constants_span_the_range_evenly_on_a_logarithmic_scale():
     assert_close(ELM(2, 4, tau_range=(1, 1000)).tau, torch.tensor([1.0, 10.0, 100.0, 1000.0]))
     learned = ELM(2, 4, tau_range=(1, 1000), learn_tau=True)
