@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from neuropil.continual.agem import AGEM
 from neuropil.continual.projection import GradientProjection
 from neuropil.errors import ConfigError, IncompatibleError, nearest
-from neuropil.kernels.springs import add_pulls
+from neuropil.kernels.springs import add_pulls, pulls_and_energy
 from neuropil.training.plugin import Gradients, LossContext, Plugin
 
 Via = Literal["loss", "gradients"]
@@ -28,20 +28,19 @@ class _Quadratic(torch.autograd.Function):
     def forward(
         ctx: Any, strength: float, stiffness: list[Tensor], anchors: list[Tensor], *weights: Tensor
     ) -> Tensor:
-        moved = torch._foreach_sub(weights, anchors)
-        pulls = torch._foreach_mul(moved, stiffness)
+        pulls, energy = pulls_and_energy([w.detach() for w in weights], anchors, stiffness, strength)
         ctx.strength, ctx.stiffness, ctx.anchors, ctx.pulls = strength, stiffness, anchors, pulls
         ctx.save_for_backward(*weights)
-        energies = [torch.dot(m.flatten(), p.flatten()) for m, p in zip(moved, pulls, strict=True)]
-        return 0.5 * strength * torch.stack(energies).sum()
+        return energy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *errors: Tensor) -> Any:
         pulls, ctx.pulls = ctx.pulls, None  # given away: scaled, and added to other gradients, in place
         if pulls is None:  # asked once more
-            pulls = torch._foreach_mul(torch._foreach_sub(ctx.saved_tensors, ctx.anchors), ctx.stiffness)
-        torch._foreach_mul_(pulls, errors[0] * ctx.strength)
+            pulls = pulls_and_energy(ctx.saved_tensors, ctx.anchors, ctx.stiffness, ctx.strength)[0]
+        if not errors[0].is_cpu or errors[0].item() != 1:
+            torch._foreach_mul_(pulls, errors[0])
         return None, None, None, *pulls
 
 

@@ -1,13 +1,17 @@
-"""The loop behind `neuropil.kernels.springs`: one pass over memory."""
+"""The loops behind `neuropil.kernels.springs`: one pass over memory each."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from neuropil.kernels.addresses import part_of, stretch
-from neuropil.kernels.compiled import kernel
+from neuropil.kernels.compiled import kernel, sum_part
 
 Array = Any  # numpy arrays, as Numba sees them
+
+CHUNK = (
+    4096  # numbers that are summed by themselves, so that sums do not depend on how the work is shared out
+)
 
 
 @kernel
@@ -27,3 +31,42 @@ def add_pull(start: int, stop: int, rows: Array, strength: Array) -> None:
         stiffness = part_of(rows, row, 3, first, count, strength)
         for i in range(count):
             gradient[i] += scale * (stiffness[i] * (weight[i] - anchor[i]))
+
+
+@sum_part
+def pull_row(weight: Array, anchor: Array, stiffness: Array, strength: Any, pull: Array) -> Any:
+    """`pull = stiffness * (weight - anchor) * strength`; returns the sum of `pull * (weight - anchor)`."""
+    total = pull.dtype.type(0)
+    for i in range(len(pull)):
+        moved = weight[i] - anchor[i]
+        pull[i] = moved * stiffness[i] * strength
+        total += pull[i] * moved
+    return total
+
+
+@kernel
+def find_pulls(start: int, stop: int, rows: Array, strength: Array, sums: Array) -> None:
+    """Pulls of chunks `start` to `stop` of all numbers, and the sum of each.
+
+    A row holds the addresses of weight, anchor, stiffness and pull.
+    """
+    scale = strength[0]
+    row = 0
+    for chunk in range(start, stop):
+        first_place, last_place = chunk * CHUNK, min((chunk + 1) * CHUNK, rows[len(rows) - 1, 4])
+        total = 0.0
+        while rows[row, 4] <= first_place:
+            row += 1
+        here = row
+        while here < len(rows) and (here == row or rows[here - 1, 4] < last_place):
+            first, count = stretch(rows, here, first_place, last_place)
+            if count > 0:
+                total += pull_row(
+                    part_of(rows, here, 0, first, count, strength),
+                    part_of(rows, here, 1, first, count, strength),
+                    part_of(rows, here, 2, first, count, strength),
+                    scale,
+                    part_of(rows, here, 3, first, count, strength),
+                )
+            here += 1
+        sums[chunk] = total

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neuropil.errors import ShapeError
 from neuropil.kernels import springs
-from neuropil.kernels.springs import add_pulls
+from neuropil.kernels.springs import add_pulls, pulls_and_energy
 
 
 @settings(max_examples=40, deadline=None)
@@ -73,3 +73,26 @@ def test_many_tensors_are_as_one_wherever_the_work_is_cut(cut, monkeypatch):
     add_pulls(*columns, strength=0.7)
     for found, wanted in zip(columns[0], expected, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(5,), (4096, 4096), (0, 1, 4095, 3, 0, 20_000, 0), (2, 100_000, 7), (4096,) * 3 + (1,)]
+)
+def test_pulls_and_energy_are_those_of_the_formula_on_any_number_of_threads(sizes):
+    generator = torch.Generator().manual_seed(len(sizes))
+    weights, anchors, stiffnesses = ([torch.randn(n, generator=generator) for n in sizes] for _ in range(3))
+    threads = torch.get_num_threads()
+    answers = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            answers.append(pulls_and_energy(weights, anchors, stiffnesses, 0.7))
+    finally:
+        torch.set_num_threads(threads)
+    (pulls, energy), (others, other) = answers
+    assert torch.equal(energy, other) and all(torch.equal(a, b) for a, b in zip(pulls, others, strict=True))
+    expected = 0.0
+    for pull, w, a, k in zip(pulls, weights, anchors, stiffnesses, strict=True):
+        assert torch.equal(pull, (w - a) * k * torch.tensor(0.7))
+        expected += 0.35 * float((k.double() * (w.double() - a.double()) ** 2).sum())
+    assert float(energy) == pytest.approx(expected, rel=1e-4, abs=1e-4)
