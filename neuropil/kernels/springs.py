@@ -63,7 +63,7 @@ def pulls_and_energy(
     rows = addresses(weights, anchors, stiffnesses, pulls)
     if rows is None or not rows[-1, -1]:
         moved = torch._foreach_sub(list(weights), list(anchors))
-        pulls = torch._foreach_mul(moved, list(stiffnesses))
+        pulls = list(torch._foreach_mul(moved, list(stiffnesses)))
         torch._foreach_mul_(pulls, strength)
         energies = [torch.dot(m.flatten(), p.flatten()) for m, p in zip(moved, pulls, strict=True)]
         return pulls, 0.5 * torch.stack(energies).sum()
