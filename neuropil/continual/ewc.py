@@ -33,7 +33,7 @@ class EWC(QuadraticPenalty):
         generator: draws samples and labels for the estimate.
         predict: `inputs -> logits`, when that is not `model(inputs)`.
         via: "loss" adds the penalty to the loss; "gradients" adds its gradient to that of the loss, the same step:
-            of a perceptron 784-256-10 on 64 images it takes 1.3 times a plain one's time, the other 1.7 times. Springs
+            of a perceptron 784-256-10 on 64 images it takes 1.3 times a plain one's time, the other 1.6 times. Springs
             are two more arrays of weights, which do not fit into a core's cache beside weights and gradients;
             a larger batch or a convolutional network hides them. List it before other plugins: the first of them may
             change the gradients where they lie.

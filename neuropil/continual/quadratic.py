@@ -86,8 +86,7 @@ class QuadraticPenalty(Plugin):
         """
         if not self._stiffness:
             return torch.zeros(())
-        self._grow()
-        weights = [self.model.get_parameter(name) for name in self._stiffness]
+        weights = list(self._grow().values())
         anchors = [self._anchor[name] for name in self._stiffness]
         value: Tensor = _Quadratic.apply(self.strength, list(self._stiffness.values()), anchors, *weights)  # type: ignore[no-untyped-call]
         return value
@@ -123,9 +122,9 @@ class QuadraticPenalty(Plugin):
         return self._pull(gradients)
 
     def _pull(self, gradients: Gradients) -> Gradients:
-        self._grow()
+        found = self._grow()
         held = [name for name in self._stiffness if name in gradients]
-        weights = [self.model.get_parameter(name) for name in held]
+        weights = [found[name] for name in held]
         if held:
             add_pulls(
                 [gradients[name] for name in held], weights, [self._anchor[name] for name in held],
@@ -145,10 +144,13 @@ class QuadraticPenalty(Plugin):
             else:
                 self._stiffness[name], self._anchor[name] = self._merge(old, anchor, new, here)
 
-    def _grow(self) -> None:
-        """Weights of outputs that have grown since hang free: no stiffness, anchored where they are."""
+    def _grow(self) -> dict[str, nn.Parameter]:
+        """The weights held. Those of outputs that have grown since hang free: no stiffness, anchored where they are."""
+        found = {name: self.model.get_parameter(name) for name in self._stiffness}
         for name, stiffness in self._stiffness.items():
-            here = self.model.get_parameter(name).detach()
+            if stiffness.shape == found[name].shape:
+                continue
+            here = found[name].detach()
             if not stiffness.dim():  # one number for all: it holds as many as the anchor has
                 if self._anchor[name].shape == here.shape:
                     continue
@@ -157,6 +159,7 @@ class QuadraticPenalty(Plugin):
             if stiffness.shape != here.shape and stiffness.shape[1:] == here.shape[1:] and known < len(here):
                 self._stiffness[name] = torch.cat([stiffness, torch.zeros_like(here[known:])])
                 self._anchor[name] = torch.cat([self._anchor[name], here[known:].clone()])
+        return found
 
     def _merge(self, old: Tensor, anchor: Tensor, new: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Stiffness and anchor of an older and a newer spring together: both stiff, anchored at the latest weights."""
