@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _PARTS = (0,) * 4
-_GROUPS = 16  # of samples, at most, whose gradients of the weights are summed apart
+_GROUPS = 8  # of samples, at most, whose gradients of the weights are summed apart
 
 
 def leaky_memory_scan(
