@@ -68,14 +68,7 @@ def _(
     return x.new_empty(steps, lanes), x.new_empty(lanes), x.new_empty(_saved_rows(steps, save), lanes)
 
 
-@torch.library.custom_op(
-    "neuropil::lif_backward",
-    mutates_args=(),
-    schema="(Tensor x, Tensor saved, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
-    f"Tensor g_final, bool wants_decay, bool wants_threshold, {_SETTINGS})"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def lif_backward_op(
+def run_lif_backward(
     x: Tensor,
     saved: Tensor,
     membrane: Tensor,
@@ -127,6 +120,16 @@ def lif_backward_op(
     )
 
 
+lif_backward_op = torch.library.custom_op(
+    "neuropil::lif_backward",
+    run_lif_backward,
+    mutates_args=(),
+    schema="(Tensor x, Tensor saved, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
+    f"Tensor g_final, bool wants_decay, bool wants_threshold, {_SETTINGS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
 @lif_backward_op.register_fake
 def _(
     x: Tensor,
@@ -155,19 +158,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    return _gradients(ctx, g_spikes, g_final, ctx.needs_input_grad)
+    return _gradients(ctx, g_spikes, g_final, ctx.needs_input_grad, lif_backward_op)
 
 
 def _gradients(
-    ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, needs: Sequence[bool]
+    ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, needs: Sequence[bool], compute: Any
 ) -> tuple[Any, ...]:
-    """Gradients of all that `lif` takes; those of settings are None."""
+    """Gradients of all that `lif` takes, computed by the operator or without it; those of settings are None."""
     x, saved, membrane, decay, threshold = ctx.saved_tensors
     if g_spikes is None:
         g_spikes = membrane.new_zeros(ctx.steps, membrane.shape[0])
     if g_final is None:
         g_final = torch.zeros_like(membrane)
-    gradients = lif_backward_op(
+    gradients = compute(
         x,
         saved,
         membrane,
@@ -211,8 +214,11 @@ class KnownLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """Nothing to what is known; to the rest what `lif` gives."""
+        compute = (
+            lif_backward_op if torch.compiler.is_compiling() else run_lif_backward
+        )  # saves half the call
         needs = ctx.needs_input_grad[2:]
-        return None, None, *_gradients(ctx, g_spikes, g_final, needs)[:-2]
+        return None, None, *_gradients(ctx, g_spikes, g_final, needs, compute)[:-2]
 
 
 def _saved_rows(steps: int, save: bool) -> int:

@@ -12,13 +12,7 @@ from neuropil.kernels.lanes import array
 from neuropil.kernels.recurrent_compiled import recurrent_run
 
 
-@torch.library.custom_op(
-    "neuropil::recurrent",
-    mutates_args=(),
-    schema="(Tensor x, Tensor output, Tensor membrane, Tensor trace, Tensor outgoing, Tensor bias, Tensor decay, "
-    "Tensor threshold, Tensor strength, Tensor rho, bool zero) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def recurrent(
+def run_recurrent(
     x: Tensor,
     output: Tensor,
     membrane: Tensor,
@@ -50,6 +44,15 @@ def recurrent(
         stretch=8,  # rows of neighbours share lines of the cache
     )
     return driven, spikes, v, a
+
+
+recurrent = torch.library.custom_op(
+    "neuropil::recurrent",
+    run_recurrent,
+    mutates_args=(),
+    schema="(Tensor x, Tensor output, Tensor membrane, Tensor trace, Tensor outgoing, Tensor bias, Tensor decay, "
+    "Tensor threshold, Tensor strength, Tensor rho, bool zero) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 @recurrent.register_fake

@@ -39,7 +39,9 @@ product_add = Intrinsic("product_add")  # (left, right, sums): left * right + su
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
-numbers_at = Intrinsic("numbers_at")  # (address, count, like): the numbers there, of the dtype of the array `like`
+numbers_at = Intrinsic(
+    "numbers_at"
+)  # (address, count, like): the numbers there, of the dtype of the array `like`
 
 
 def width(itemsize: int, parts: int) -> int:
