@@ -104,6 +104,21 @@ def serves(*tensors: torch.Tensor) -> bool:
     return True
 
 
+def traced(tensor: torch.Tensor) -> bool:
+    """Whether a graph is drawn or a function transformed, so that an operator must be called as torch knows it.
+
+    Otherwise what it computes may be called itself, which saves a tenth of a millisecond or so.
+
+    >>> traced(torch.zeros(2))
+    False
+    """
+    return (
+        torch.compiler.is_compiling()
+        or type(tensor) is not torch.Tensor
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
 def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 64, stretch: int = 1) -> None:
     """Call `function(start, stop, *args)` on pieces that cover `range(lanes)`, on `torch.get_num_threads()`.
 

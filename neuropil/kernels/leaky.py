@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ShapeError, StateError
-from neuropil.kernels.compiled import kernel, run_over, serves
+from neuropil.kernels.compiled import kernel, run_over, serves, traced
 from neuropil.kernels.lanes import STRETCH, array, check_per_neuron, period, repeat_row, sum_lanes
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def leaky_scan(
     if not serves(x, state, decay):
         return leaky_scan_reference(x, state, decay)
     lanes = state.numel()
-    sums, last = leaky(x.reshape(x.shape[0], lanes), state.reshape(lanes), period(decay, x.shape[2:]))
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, state, decay))
+    run = leaky if learns or traced(x) else run_leaky
+    sums, last = run(x.reshape(x.shape[0], lanes), state.reshape(lanes), period(decay, x.shape[2:]))
     return sums.view(x.shape), last.view(x.shape[1:])
 
 
@@ -120,10 +122,7 @@ def leaky_backward(
             g_decay[first:last] = g_d
 
 
-@torch.library.custom_op(
-    "neuropil::leaky", mutates_args=(), schema="(Tensor x, Tensor state, Tensor decay) -> (Tensor, Tensor)"
-)
-def leaky(x: Tensor, state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+def run_leaky(x: Tensor, state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """Sums `[time, lanes]` and the last of them `[lanes]`; `decay` is `[period]`."""
     sums = x.new_empty(x.shape)
     run_over(
@@ -137,6 +136,14 @@ def leaky(x: Tensor, state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
         stretch=STRETCH,
     )
     return sums, (sums[-1] if len(x) else state).clone()
+
+
+leaky = torch.library.custom_op(
+    "neuropil::leaky",
+    run_leaky,
+    mutates_args=(),
+    schema="(Tensor x, Tensor state, Tensor decay) -> (Tensor, Tensor)",
+)
 
 
 @leaky.register_fake

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil.errors import ShapeError
-from neuropil.kernels.compiled import run_over, serves
+from neuropil.kernels.compiled import run_over, serves, traced
 from neuropil.kernels.lanes import array
 from neuropil.kernels.leaky_memory_compiled import (
     CHUNK,
@@ -160,14 +160,7 @@ def _(
     return _empty(x, memory, look, write)
 
 
-@torch.library.custom_op(
-    "neuropil::leaky_memory_backward",
-    mutates_args=(),
-    schema="(Tensor g, Tensor x, Tensor hidden, Tensor updates, Tensor memories, Tensor memory, Tensor look, "
-    "Tensor write, Tensor keep, Tensor gain, bool wants_x) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def leaky_memory_backward(
+def run_leaky_memory_backward(
     g: Tensor,
     x: Tensor,
     hidden: Tensor,
@@ -214,6 +207,16 @@ def leaky_memory_backward(
     )  # fmt: skip
 
 
+leaky_memory_backward = torch.library.custom_op(
+    "neuropil::leaky_memory_backward",
+    run_leaky_memory_backward,
+    mutates_args=(),
+    schema="(Tensor g, Tensor x, Tensor hidden, Tensor updates, Tensor memories, Tensor memory, Tensor look, "
+    "Tensor write, Tensor keep, Tensor gain, bool wants_x) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
 @leaky_memory_backward.register_fake
 def _(
     g: Tensor,
@@ -258,7 +261,8 @@ def _backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     wanted = ctx.needs_input_grad
     if g is None:
         return (None,) * len(wanted)
-    found = leaky_memory_backward(g, *ctx.saved_tensors, wanted[0])
+    compute: Any = leaky_memory_backward if traced(g) else run_leaky_memory_backward
+    found = compute(g, *ctx.saved_tensors, wanted[0])
     return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
 
 

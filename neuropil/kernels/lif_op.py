@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuropil.kernels.compiled import run_over
+from neuropil.kernels.compiled import run_over, traced
 from neuropil.kernels.lanes import STRETCH, array, sum_lanes
 from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
@@ -214,9 +214,8 @@ class KnownLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """Nothing to what is known; to the rest what `lif` gives."""
-        compute = (
-            lif_backward_op if torch.compiler.is_compiling() else run_lif_backward
-        )  # saves half the call
+        known = next((g for g in (g_spikes, g_final) if g is not None), None)
+        compute = lif_backward_op if known is None or traced(known) else run_lif_backward
         needs = ctx.needs_input_grad[2:]
         return None, None, *_gradients(ctx, g_spikes, g_final, needs, compute)[:-2]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ShapeError
-from neuropil.kernels.compiled import serves
+from neuropil.kernels.compiled import serves, traced
 from neuropil.kernels.lanes import check_per_neuron, period
 from neuropil.kernels.recurrent_op import recurrent, run_recurrent
 
@@ -76,7 +76,7 @@ def recurrent_scan(
         )
     features, none = x.shape[2:], x.new_empty(0)
     strength, rho = (none, none) if adaptation is None else adaptation[1:]
-    run = recurrent if torch.compiler.is_compiling() else run_recurrent  # saves half the call
+    run = recurrent if traced(x) else run_recurrent
     driven, spikes, v, a = run(
         x,
         output,
