@@ -141,8 +141,7 @@ class ThreeFactor(LocalRule):
         steps = max((len(value) for value in seen.spikes.values()), default=1)
         for synapse in self.synapses:
             x = inputs[synapse.name]
-            held = x.dim() == 2 and len(x) == len(batch.targets)
-            pre = x.expand(steps, *x.shape) if held else over_time(x, len(batch.targets))
+            pre = _over_time(x, steps, len(batch.targets), synapse.name)
             post = pre.new_ones(len(pre), len(batch.targets), synapse.layer.out_features)
             ones = pre.new_ones(*pre.shape[:2], 1)
             if synapse.cell is not None:
@@ -212,6 +211,18 @@ def _synapses(model: nn.Module) -> list[_Synapse]:
         elif isinstance(module, LIF) and found and found[-1].cell is None:
             found[-1] = found[-1]._replace(follower=name, cell=module)
     return found
+
+
+def _over_time(x: Tensor, steps: int, batch: int, name: str) -> Tensor:
+    """Inputs of a layer `[time, batch, features]`; those of one that is asked once are held."""
+    if x.dim() == 2 and len(x) == batch:
+        return x.expand(steps, *x.shape)
+    if (x.shape[1] != batch) if x.dim() == 3 else (len(x) % batch != 0):
+        raise IncompatibleError(
+            f"ThreeFactor: layer {name!r} is given {list(x.shape)} for a batch of {batch}: it drives no neurons of the "
+            "network, as one that writes weights does not; train with Backprop"
+        )
+    return over_time(x, batch)
 
 
 def _sensitivity(cell: LIF, currents: Tensor, membranes: Tensor) -> Tensor:

@@ -91,3 +91,21 @@ def test_what_does_not_fit_is_told_in_one_line() -> None:
         ThreeFactor(net, torch.optim.SGD(net.parameters(), lr=1.0)).update(
             Batch(torch.zeros(5, 3, 4), torch.tensor([0, 1, 0]))
         )
+
+
+class Written(nn.Module):
+    """Outputs whose weights another layer writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.writer = nn.Linear(3, CHANNELS * CLASSES)
+
+    def forward(self, x):
+        return x.mean(1) @ self.writer(torch.ones(1, 3)).view(CHANNELS, CLASSES)
+
+
+def test_a_layer_that_writes_weights_is_named() -> None:
+    model = Written()
+    learner = ThreeFactor(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    with pytest.raises(IncompatibleError, match=r"layer 'writer' is given \[1, 3\] for a batch of"):
+        learner.update(spike_batch())
