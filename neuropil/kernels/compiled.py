@@ -104,7 +104,7 @@ def serves(*tensors: torch.Tensor) -> bool:
     return True
 
 
-def traced(tensor: torch.Tensor) -> bool:
+def traced(*tensors: torch.Tensor) -> bool:
     """Whether a graph is drawn or a function transformed, so that an operator must be called as torch knows it.
 
     Otherwise what it computes may be called itself, which saves a tenth of a millisecond or so.
@@ -112,10 +112,10 @@ def traced(tensor: torch.Tensor) -> bool:
     >>> traced(torch.zeros(2))
     False
     """
-    return (
-        torch.compiler.is_compiling()
-        or type(tensor) is not torch.Tensor
+    return torch.compiler.is_compiling() or any(
+        type(tensor) not in (torch.Tensor, torch.nn.Parameter)
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in tensors
     )
 
 

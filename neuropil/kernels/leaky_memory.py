@@ -66,7 +66,8 @@ def leaky_memory_scan(
     arguments = (x, memory, look, look_bias, write, write_bias, keep, gain)
     if x.numel() == 0 or memory.numel() == 0 or units == 0 or not serves(*arguments):
         return leaky_memory_reference(*arguments)
-    memories: Tensor = leaky_memory(*arguments)[0]
+    run = leaky_memory if traced(*arguments) else _LeakyMemory.apply
+    memories: Tensor = run(*arguments)[0]  # type: ignore[no-untyped-call]
     return memories
 
 
@@ -106,13 +107,7 @@ def _pad(weight: Tensor, *sizes: int) -> Any:
     return array(weight)
 
 
-@torch.library.custom_op(
-    "neuropil::leaky_memory",
-    mutates_args=(),
-    schema="(Tensor x, Tensor memory, Tensor look, Tensor look_bias, Tensor write, Tensor write_bias, Tensor keep, "
-    "Tensor gain) -> (Tensor, Tensor, Tensor)",
-)
-def leaky_memory(
+def run_leaky_memory(
     x: Tensor,
     memory: Tensor,
     look: Tensor,
@@ -140,6 +135,15 @@ def leaky_memory(
         *(tensor.numpy() for tensor in (memories, hidden, updates)),
     )
     return memories, hidden, updates
+
+
+leaky_memory = torch.library.custom_op(
+    "neuropil::leaky_memory",
+    run_leaky_memory,
+    mutates_args=(),
+    schema="(Tensor x, Tensor memory, Tensor look, Tensor look_bias, Tensor write, Tensor write_bias, Tensor keep, "
+    "Tensor gain) -> (Tensor, Tensor, Tensor)",
+)
 
 
 def _empty(x: Tensor, memory: Tensor, look: Tensor, write: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -267,3 +271,19 @@ def _backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
 
 
 leaky_memory.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _LeakyMemory(torch.autograd.Function):
+    """The same without torch's dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Memories, hidden units and updates."""
+        found = run_leaky_memory(*arguments)
+        _setup_context(ctx, arguments, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        """Gradients of all arguments."""
+        return _backward(ctx, g)
