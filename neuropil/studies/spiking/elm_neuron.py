@@ -8,8 +8,8 @@ The first run, on seeds 0 to 5, left the primary claim undecided: 12.8 points (7
 This one is on thirty fresh seeds, run once more when its kernel's order of sums had changed; slow memories are worth
 14 points (12 to 17). The neuron is 4.5 points ahead of an LSTM of its size that learned as long
 (0.7 to 8.2: the five asked for are not decided, though the first six seeds had said 15); the LSTM starts late, differs
-between seeds, and may catch up in a longer training. A step takes a quarter more time than the LSTM's. Ten memories copy the dendrite nearly as well as twenty;
-one hardly can.
+between seeds, and may catch up in a longer training. A step takes a quarter more time than the LSTM's. Ten memories
+copy the dendrite nearly as well as twenty; one hardly can.
 """
 
 from __future__ import annotations
