@@ -48,7 +48,7 @@ def measure(points: Sequence[dict[str, Run]]) -> Curve:
         taken: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(ROUNDS):
             for name, run in runs.items():
-                taken[name].append(timed(run, 1))
+                taken[name].append(timed(run))
         for name, seconds in taken.items():
             curve[name].append(1e3 * statistics.median(seconds))
     return curve

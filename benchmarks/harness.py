@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import environments
-from benchmarks.worker import arrays, timed
+from benchmarks.worker import BLOCK, arrays, timed
 from benchmarks.workload import OURS, Arrays, Contender, Row, Workload
 
 HERE = Path(__file__).parent
@@ -116,14 +116,15 @@ class _Ready:
 
 def measure(
     workload: Workload, *, tiny: bool = False, rounds: int = ROUNDS, seconds: float = SECONDS,
-    prepare: bool = True, say: Say = lambda text: None,
+    block: float = BLOCK, prepare: bool = True, say: Say = lambda text: None,
 ) -> Measurement:  # fmt: skip
     """Set every contender up, check that they agree, and time them in turns.
 
     A contender of an environment that is absent is left out, unless `prepare`, which makes the environment.
+    Each timing is of calls in a row that take `block` seconds together.
     """
     with ExitStack() as stack, _threads():
-        ready, left_out = _set_up(workload, workload.inputs(tiny), prepare, say, stack)
+        ready, left_out = _set_up(workload, workload.inputs(tiny), block, prepare, say, stack)
         outputs = {name: contender.outputs() for name, contender in ready.items()}
         agreement = list(workload.check(outputs)) if workload.check else []
         del outputs
@@ -165,7 +166,7 @@ def _far_behind(workload: Workload, taken: Mapping[str, list[float | None]]) -> 
 
 
 def _set_up(
-    workload: Workload, inputs: Arrays, prepare: bool, say: Say, stack: ExitStack
+    workload: Workload, inputs: Arrays, block: float, prepare: bool, say: Say, stack: ExitStack
 ) -> tuple[dict[str, _Ready], dict[str, str]]:
     ready: dict[str, _Ready] = {}
     left_out: dict[str, str] = {}
@@ -175,26 +176,29 @@ def _set_up(
     for contender in workload.contenders:
         try:
             if contender.environment == "here":
-                ready[contender.name] = _here(workload, contender, inputs)
+                ready[contender.name] = _here(workload, contender, inputs, block)
                 continue
             if contender.environment not in workers:
                 python = environments.python(contender.environment, prepare=prepare, say=say)
                 worker = workers[contender.environment] = Worker(python)
                 stack.callback(worker.close)
-            ready[contender.name] = _elsewhere(workload, contender, workers[contender.environment], folder)
+            worker = workers[contender.environment]
+            ready[contender.name] = _elsewhere(workload, contender, worker, folder, block)
         except (PeerError, environments.AbsentError) as error:
             left_out[contender.name] = str(error)
             say(f"{contender.name} is left out: {error}")
     return ready, left_out
 
 
-def _here(workload: Workload, contender: Contender, inputs: Arrays) -> _Ready:
+def _here(workload: Workload, contender: Contender, inputs: Arrays, block: float) -> _Ready:
     assert callable(contender.make)
     run = contender.make(inputs)
-    return _Ready(lambda: timed(run, workload.calls) / workload.steps, lambda: arrays(run()))
+    return _Ready(lambda: timed(run, block) / workload.steps, lambda: arrays(run()))
 
 
-def _elsewhere(workload: Workload, contender: Contender, worker: Worker, folder: Path) -> _Ready:
+def _elsewhere(
+    workload: Workload, contender: Contender, worker: Worker, folder: Path, block: float
+) -> _Ready:
     assert isinstance(contender.make, str)
     script, _, function = contender.make.partition(":")
     name = contender.name
@@ -209,9 +213,7 @@ def _elsewhere(workload: Workload, contender: Contender, worker: Worker, folder:
         with np.load(path) as data:
             return dict(data)
 
-    return _Ready(
-        lambda: worker.ask(do="run", name=name, calls=workload.calls)["seconds"] / workload.steps, outputs
-    )
+    return _Ready(lambda: worker.ask(do="run", name=name, block=block)["seconds"] / workload.steps, outputs)
 
 
 @contextmanager

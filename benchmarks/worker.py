@@ -30,25 +30,33 @@ def arrays(outputs):
     }
 
 
-LONG = 0.1  # seconds; what takes longer does not depend on what the cache held before
+BLOCK = 0.1  # seconds that a timing lasts at least
 
 
-def timed(run, calls):
-    """Seconds per call, in a loop as training is: after a call that brings everything back into the cache."""
+def timed(run, block=BLOCK):
+    """Seconds per call among as many in a row as take `block` seconds, as in a training loop.
+
+    Half as many go before them untimed: the caches need about ten calls to settle on arrays of a few megabytes. A
+    call that takes longer than `block` does not depend on what they held, and is timed alone.
+    """
     gc.collect()
     gc.disable()
     try:
-        started = time.perf_counter()
-        run()
-        first = time.perf_counter() - started
-        if first > LONG and calls == 1:
+        first = _lasting(run, 1)
+        if first >= block:
             return first
-        started = time.perf_counter()
-        for _ in range(calls):
-            run()
-        return (time.perf_counter() - started) / calls
+        calls = max(1, round(block / first))
+        _lasting(run, calls // 2)
+        return _lasting(run, calls) / calls
     finally:
         gc.enable()
+
+
+def _lasting(run, calls):
+    started = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return time.perf_counter() - started
 
 
 def answer(request, runs):
@@ -58,7 +66,7 @@ def answer(request, runs):
             runs[name] = getattr(load(request["script"]), request["function"])(dict(data))
         return {}
     if request["do"] == "run":
-        return {"seconds": timed(runs[name], request["calls"])}
+        return {"seconds": timed(runs[name], request["block"])}
     np.savez(request["path"], **arrays(runs[name]()))
     return {}
 

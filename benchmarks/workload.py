@@ -51,7 +51,7 @@ class Workload:
     `inputs(tiny)` gives seeded arrays, small ones for tests when `tiny`. `limit` names the contender that does
     no more than the memory traffic or the arithmetic that cannot be avoided. `check` is given the outputs of
     every contender by name, raises Disagreement, and returns what it found in words. A repetition makes `steps`
-    steps and is called `calls` times per timing; times are per step.
+    steps; times are per step.
     """
 
     name: str
@@ -61,7 +61,6 @@ class Workload:
     rows: Sequence[Row]
     check: Callable[[Mapping[str, Arrays]], Sequence[str]] | None = None
     limit: str | None = None
-    calls: int = 1
     steps: int = 1
 
 

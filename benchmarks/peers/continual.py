@@ -26,7 +26,9 @@ def strategy_of(inputs, make_plugins, judge=False):
         dataset.targets = y.tolist()
         return _make_taskaware_classification_dataset(dataset, task_labels=0)
 
-    both = benchmark_from_datasets(train=[samples(0), samples(1)], test=[samples(0, JUDGED), samples(1, JUDGED)])
+    both = benchmark_from_datasets(
+        train=[samples(0), samples(1)], test=[samples(0, JUDGED), samples(1, JUDGED)]
+    )
     model = nn.Sequential()
     for k in range(3):
         weight = torch.from_numpy(inputs[f"weight{k}"])

@@ -8,7 +8,9 @@ def reservoirpy(inputs):
     from scipy import sparse
 
     units = len(inputs["input_weight"])
-    connections = sparse.csr_array((inputs["values"], inputs["columns"], inputs["offsets"]), shape=(units, units))
+    connections = sparse.csr_array(
+        (inputs["values"], inputs["columns"], inputs["offsets"]), shape=(units, units)
+    )
     node = Reservoir(
         W=connections, Win=inputs["input_weight"], bias=np.zeros(units), lr=float(inputs["leak"][0])
     )  # fmt: skip

@@ -98,6 +98,5 @@ WORKLOADS = [
         ],
         check,
         limit=READ,
-        calls=4,
     )
 ]

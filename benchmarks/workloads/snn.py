@@ -122,7 +122,6 @@ WORKLOADS = [
         contenders(static=False),
         [Row("snn_step", RIVALS, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
         check,
-        calls=3,
     ),
     Workload(
         "snn_static",
@@ -131,6 +130,5 @@ WORKLOADS = [
         contenders(static=True),
         [Row("snn_static", RIVALS, 2.6, 3.5)],
         check,
-        calls=3,
     ),
 ]

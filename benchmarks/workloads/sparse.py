@@ -13,7 +13,6 @@ from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil.kernels.sparse import sparse_linear, sparse_pattern, sparse_values
 
 EQUAL = "dense product of equal arithmetic"
-CALLS = 8  # steps in a row, as training makes them
 
 
 def layer(density: float) -> Callable[[bool], Arrays]:
@@ -149,7 +148,6 @@ def training(name: str, sparsity: int, against: str, target: float, goal: float)
         [Row(name, [against], target, goal)],
         agree("y", "g_x"),
         limit=EQUAL,
-        calls=CALLS,
     )
 
 
@@ -169,6 +167,5 @@ WORKLOADS = [
         ],
         [Row("sparse_infer_90", ["torch CSR"], 2, 3)],
         agree("y"),
-        calls=CALLS,
     ),
 ]

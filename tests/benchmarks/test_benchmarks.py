@@ -21,12 +21,12 @@ KEYS = {"workload", "against", "ratio", "target", "goal", "limit_ratio", "ours_m
 def here(workload):
     """The workload without contenders of other environments."""
     contenders = [contender for contender in workload.contenders if contender.environment == "here"]
-    return Workload(**{**vars(workload), "contenders": contenders, "calls": 1})
+    return Workload(**{**vars(workload), "contenders": contenders})
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_every_workload_runs_and_its_contenders_agree(name):
-    measured = measure(here(WORKLOADS[name]), tiny=True, rounds=1)
+    measured = measure(here(WORKLOADS[name]), tiny=True, rounds=1, block=0)
     rows = [measured.row(row) for row in WORKLOADS[name].rows]
     for row in filter(None, rows):
         assert set(row) == KEYS
@@ -44,7 +44,7 @@ def test_peers_run_and_agree(name):
             environments.python(environment, prepare=False)
         except environments.AbsentError as error:
             pytest.skip(str(error))
-    assert measure(WORKLOADS[name], tiny=True, rounds=1, prepare=False).left_out == {}
+    assert measure(WORKLOADS[name], tiny=True, rounds=1, block=0, prepare=False).left_out == {}
 
 
 def test_rows_are_named_once():
@@ -86,16 +86,28 @@ def test_contenders_are_timed_in_turns_on_the_same_inputs():
         [Contender("neuropil", make("a")), Contender("b", make("b"))],
         [],
     )
-    measured = measure(workload, rounds=3)
+    measured = measure(workload, rounds=3, block=0)
     assert len(measured.seconds["neuropil"]) == len(measured.seconds["b"]) == 3
     assert {value for _, value in seen} == {7.0}
     assert [name for name, _ in seen[:2]] == ["a", "b"]
 
 
-def test_a_repetition_is_what_is_timed(monkeypatch):
-    clock = iter([0.0, 0.01, 5.0, 5.5])
+def test_a_timing_is_of_calls_in_a_row_that_fill_a_block(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def run():
+        calls.append(now[0])
+        now[0] += 0.01 if len(calls) <= 6 else 0.005  # faster once the caches have settled
+
+    assert timed(run, block=0.1) == pytest.approx(0.005)
+    assert len(calls) == 1 + 5 + 10
+
+
+def test_a_long_call_is_timed_alone(monkeypatch):
+    clock = iter([5.0, 5.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    assert timed(lambda: None, 1) == 0.5
+    assert timed(lambda: None, block=0.1) == 0.5
 
 
 def test_disagreement_is_told_and_rounding_is_not():
