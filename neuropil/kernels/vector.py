@@ -38,6 +38,7 @@ scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector 
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
+prefetch = Intrinsic("prefetch")  # (array, offset): bring the register's worth of numbers there into the caches
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
 numbers_at = Intrinsic(
     "numbers_at"
@@ -185,6 +186,19 @@ class _Generator:
                 )
             half //= 2
         return rows
+
+    def prefetch(self, typing: Any, array: Any, offset: Any) -> Any:
+        count, place = self.ir.IntType(32), self.ir.IntType(8).as_pointer()
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(array)(context, builder, args[0]).data
+            kind = self.ir.FunctionType(self.ir.VoidType(), [place, count, count, count])
+            function = self.declare(builder.module, kind, "llvm.prefetch.p0")
+            pointer = builder.bitcast(builder.gep(data, [args[1]]), place)
+            builder.call(function, [pointer, count(0), count(3), count(1)])  # to read, to the nearest cache, data
+            return context.get_dummy_value()
+
+        return self.types.void(array, self.types.intp), generate
 
     def lowest_bit(self, typing: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
