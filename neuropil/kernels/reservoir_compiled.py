@@ -1,4 +1,4 @@
-"""The loops behind `neuropil.kernels.reservoir`: one sample's whole run at a time.
+"""The loops behind `neuropil.kernels.reservoir`: one sample's whole run at a time, or all threads on one step.
 
 Arrays are `[time, batch, units]`. Connections are compressed rows (`offsets`, `indices`, `values`) for the tanh,
 where every unit is active, and compressed columns for spikes, where only the columns of units that fired are read.
@@ -13,6 +13,7 @@ import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part, smooth_part, sum_part
 from neuropil.kernels.surrogate_compiled import exp32, exp64
+from neuropil.kernels.turns import begin, finished, wait
 
 Array = Any  # numpy arrays, as Numba sees them
 
@@ -64,13 +65,14 @@ def tanh_row(row: Array) -> None:
 
 
 @smooth_part
-def drive_row(x: Array, input_weight: Array, bias: Array, row: Array) -> None:
-    """`row = bias + x @ input_weight`; inputs of zero, such as no spike, cost nothing."""
-    row[:] = bias
+def drive_row(x: Array, input_weight: Array, bias: Array, first: int, row: Array) -> None:
+    """`row = bias + x @ input_weight` from unit `first` on; inputs of zero, such as no spike, cost nothing."""
+    row[:] = bias[first : first + len(row)]
     for k in range(len(x)):
         if x[k] != 0:
+            weight = input_weight[k, first : first + len(row)]
             for i in range(len(row)):
-                row[i] += x[k] * input_weight[k, i]
+                row[i] += x[k] * weight[i]
 
 
 @sum_part
@@ -81,6 +83,25 @@ def gather_row(offsets: Array, columns: Array, values: Array, state: Array, row:
         for p in range(offsets[i], offsets[i + 1]):
             total += values[p] * state[columns[p]]
         row[i] += total
+
+
+@kernel_part
+def leaky_rows(
+    first: int,
+    last: int,
+    before: Array,
+    offsets: Array,
+    columns: Array,
+    values: Array,
+    leak: Array,
+    now: Array,
+) -> None:
+    """The state of units `first` to `last` after the one `before`; `now` holds what drives them."""
+    one, row = leak.dtype.type(1), now[first:last]
+    gather_row(offsets[first : last + 1], columns, values, before, row)
+    tanh_row(row)
+    for i in range(first, last):
+        now[i] = (one - leak[i]) * before[i] + leak[i] * now[i]
 
 
 @kernel
@@ -98,17 +119,49 @@ def leaky_run(
     states: Array,
 ) -> None:
     """Run samples `start` to `stop` from `state`; `input_weight` is `[inputs, units]`."""
-    one = leak.dtype.type(1)
     for b in range(start, stop):
         before = state[b]
         for t in range(len(states)):
             now = states[t, b]
-            drive_row(x[t, b], input_weight, bias, now)
-            gather_row(offsets, columns, values, before, now)
-            tanh_row(now)
-            for i in range(len(now)):
-                now[i] = (one - leak[i]) * before[i] + leak[i] * now[i]
+            drive_row(x[t, b], input_weight, bias, 0, now)
+            leaky_rows(0, len(now), before, offsets, columns, values, leak, now)
             before = now
+
+
+@kernel
+def leaky_shared(
+    start: int,
+    stop: int,
+    x: Array,
+    state: Array,
+    input_weight: Array,
+    bias: Array,
+    offsets: Array,
+    columns: Array,
+    values: Array,
+    leak: Array,
+    states: Array,
+    bounds: Array,
+    turns: Array,
+) -> None:
+    """What threads `start` to `stop` do in the run of all samples (see `turns`).
+
+    A chunk is the units from one of `bounds` to the next. What drives it is computed before the wait for the others.
+    """
+    chunks = len(bounds) - 1
+    for own in range(start, stop):
+        for t in range(len(states)):
+            for other in range(chunks):
+                chunk = (own + other) % chunks
+                if begin(turns, chunk, t):
+                    first, last = bounds[chunk], bounds[chunk + 1]
+                    for b in range(len(state)):
+                        drive_row(x[t, b], input_weight, bias, first, states[t, b, first:last])
+                    wait(turns, t)
+                    for b in range(len(state)):
+                        before = states[t - 1, b] if t > 0 else state[b]
+                        leaky_rows(first, last, before, offsets, columns, values, leak, states[t, b])
+                    finished(turns)
 
 
 @kernel_part
@@ -153,7 +206,7 @@ def spiking_run(
         v, before = membrane[b], first[b]
         for t in range(len(spikes)):
             now = spikes[t, b]
-            drive_row(x[t, b], input_weight, bias, now)
+            drive_row(x[t, b], input_weight, bias, 0, now)
             scatter_row(offsets, rows, values, places[: find_fired(before, places)], now)
             for i in range(len(now)):
                 u = decay[i] * v[i] + now[i]

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
 from neuropil.kernels.lanes import array
-from neuropil.kernels.reservoir_compiled import leaky_run, spiking_run
+from neuropil.kernels.reservoir_compiled import leaky_run, leaky_shared, spiking_run
+from neuropil.kernels.turns import CAN_WAIT, new_turns
 
+_UNIT = 8  # connections that take as long as what else a unit does in a step
+_WORTH_SHARING = 6000  # connections of a step, for each thread, from which waiting for each other is worth it
 _CONNECTIONS = "Tensor offsets, Tensor indices, Tensor values, Tensor input_weight, Tensor? bias"
 
 
@@ -33,8 +36,28 @@ def leaky_reservoir(
     """States `[time, batch, units]`; the connections are compressed rows."""
     states = x.new_empty(x.shape[0], *state.shape)
     arguments = _shared(x, state, offsets, indices, values, input_weight, bias)
-    _run(leaky_run, states, values, *arguments, array(leak), states.numpy())
+    arguments += array(leak), states.numpy()
+    threads = _threads_of_a_step(states.shape[1], states.shape[2], len(values))
+    if threads <= states.shape[1]:
+        _run(leaky_run, states, values, *arguments)
+    else:
+        bounds = _chunks(arguments[4], threads)
+        run_over(leaky_shared, threads, threads << 30, *arguments, bounds, new_turns(threads), grain=1)
     return states
+
+
+def _threads_of_a_step(batch: int, units: int, values: int) -> int:
+    """How many threads gain by sharing each step, if there are more than samples."""
+    if not CAN_WAIT:
+        return 1
+    return min(torch.get_num_threads(), batch * (values + _UNIT * units) // _WORTH_SHARING)
+
+
+def _chunks(offsets: Any, chunks: int) -> Any:
+    """Bounds of chunks of units that are about the same work, whole cache lines of states each."""
+    work = offsets.astype(np.int64) + _UNIT * np.arange(len(offsets))
+    cuts = np.searchsorted(work, work[-1] * np.arange(1, chunks) // chunks)
+    return np.concatenate([[0], cuts // 16 * 16, [len(offsets) - 1]])
 
 
 @leaky_reservoir.register_fake

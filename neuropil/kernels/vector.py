@@ -9,6 +9,7 @@ Offsets count numbers from the start of a contiguous array.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from neuropil.errors import MissingExtraError
@@ -17,18 +18,25 @@ REGISTER = 64  # bytes that one part of a vector takes
 
 
 class Intrinsic:
-    """A piece of code that Numba asks for by name when it meets it in a kernel; made at the first use."""
+    """A piece of code that Numba asks for by name when it meets it in a kernel; made at the first use.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    `generator` gives the object whose method of that name writes it: that of vectors unless another is named.
+    """
 
-    @property
+    def __init__(self, name: str, generator: Callable[[], Any] | None = None) -> None:
+        self._name, self._generator = name, generator
+
+    @functools.cached_property
     def _numba_type_(self) -> Any:
-        return _intrinsic(self._name)
+        definition = getattr((self._generator or _generator)(), self._name)
+        from numba.core import types  # noqa: PLC0415
+        from numba.core.typing.templates import make_intrinsic_template  # noqa: PLC0415
+
+        return types.Function(make_intrinsic_template(definition, definition, self._name))
 
     def __call__(self, *args: Any) -> Any:
-        """Only compiled code has vectors."""
-        raise TypeError(f"vector.{self._name} can only be called in a compiled kernel")
+        """Nothing outside compiled code can do this."""
+        raise TypeError(f"{self._name} can only be called in a compiled kernel")
 
 
 zeros = Intrinsic("zeros")  # (array, parts): a vector of zeros of the array's dtype
@@ -38,7 +46,9 @@ scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector 
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
-prefetch = Intrinsic("prefetch")  # (array, offset): bring the register's worth of numbers there into the caches
+prefetch = Intrinsic(
+    "prefetch"
+)  # (array, offset): bring the register's worth of numbers there into the caches
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
 numbers_at = Intrinsic(
     "numbers_at"
@@ -195,7 +205,9 @@ class _Generator:
             kind = self.ir.FunctionType(self.ir.VoidType(), [place, count, count, count])
             function = self.declare(builder.module, kind, "llvm.prefetch.p0")
             pointer = builder.bitcast(builder.gep(data, [args[1]]), place)
-            builder.call(function, [pointer, count(0), count(3), count(1)])  # to read, to the nearest cache, data
+            builder.call(
+                function, [pointer, count(0), count(3), count(1)]
+            )  # to read, to the nearest cache, data
             return context.get_dummy_value()
 
         return self.types.void(array, self.types.intp), generate
@@ -219,17 +231,6 @@ class _Generator:
             return found._getvalue()
 
         return kind(word, word, like), generate
-
-
-@functools.cache
-def _intrinsic(name: str) -> Any:
-    """Numba's type of one of the functions above."""
-    generator = _generator()
-    from numba.core import types  # noqa: PLC0415
-    from numba.core.typing.templates import make_intrinsic_template  # noqa: PLC0415
-
-    definition = getattr(generator, name)
-    return types.Function(make_intrinsic_template(definition, definition, name))
 
 
 @functools.cache

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+import textwrap
 import warnings
 
 import numpy as np
@@ -13,16 +17,16 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from neuropil.errors import ConfigError, ShapeError, StateError
-from neuropil.kernels import compiled
-from neuropil.kernels.compiled import kernel
+from neuropil.kernels import compiled, reservoir_op
+from neuropil.kernels.compiled import kernel, run_over
 from neuropil.kernels.reservoir import (
     leaky_reservoir_reference,
     leaky_reservoir_scan,
     spiking_reservoir_reference,
     spiking_reservoir_scan,
 )
-from neuropil.kernels.reservoir_compiled import tanh_row
-from neuropil.kernels.reservoir_op import leaky_reservoir, spiking_reservoir
+from neuropil.kernels.reservoir_compiled import leaky_run, leaky_shared, tanh_row
+from neuropil.kernels.reservoir_op import _chunks, leaky_reservoir, spiking_reservoir
 
 warnings.filterwarnings("ignore", message="Sparse CS. tensor support is in beta state")
 
@@ -150,16 +154,90 @@ def test_chain_of_spiking_units_passes_one_spike_along():
     assert torch.equal(run.spikes[:, 0], torch.eye(units))
 
 
-def test_same_bits_on_any_number_of_threads():
-    x, state, *weights = problem(steps=50, batch=5, units=100, dtype=torch.float32)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
+def on_threads(count, *arguments):
+    """The run, whose steps are shared as soon as there are more threads than samples, however short they are."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reservoir_op, "_WORTH_SHARING", 1)
+        try:
             torch.set_num_threads(count)
-            results.append(leaky_reservoir_scan(x, state, *weights, 0.3))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+            return leaky_reservoir_scan(*arguments)
+        finally:
+            torch.set_num_threads(threads)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.integers(1, 20),
+    batch=st.integers(1, 5),
+    units=st.sampled_from([1, 2, 15, 16, 33, 50, 200]),
+    inputs=st.integers(0, 2),
+    density=st.sampled_from([0.0, 0.1, 1.0]),
+    threads=st.integers(2, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    team=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_same_bits_on_any_number_of_threads(steps, batch, units, inputs, density, threads, dtype, team, seed):
+    arguments = *problem(steps, batch, units, inputs, density, dtype, seed), torch.linspace(0.1, 1, units)
+    wanted = on_threads(1, *arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        if not team:
+            patch.setattr(compiled, "find_team", lambda process: None)
+        assert torch.equal(on_threads(threads, *arguments), wanted)
+
+
+def test_threads_share_the_steps_of_one_sample():
+    steps, units = 3, 1000
+    x, state, connections, *weights = problem(steps, 1, units, density=0.02, dtype=torch.float32)
+    calls = []
+
+    def spy(function, lanes, *arguments, **options):
+        calls.append((function, lanes))
+        run_over(function, lanes, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reservoir_op, "run_over", spy)
+        for batch in (1, 2, 3):
+            repeated = [x.expand(-1, batch, -1), state.expand(batch, -1), connections, *weights]
+            on_threads(2, *repeated)
+    assert calls == [(leaky_shared, 2), (leaky_run, 2), (leaky_run, 3)]
+
+
+def test_chunks_are_whole_lines_and_about_the_same_work():
+    counts = np.r_[np.full(200, 40), np.zeros(800, int)]  # the first units have all the connections
+    offsets = np.append(0, counts.cumsum()).astype(np.uint64)
+    bounds = _chunks(offsets, 4)
+    assert bounds[0] == 0 and bounds[-1] == 1000 and (bounds[:-1] % 16 == 0).all()
+    work = np.diff(offsets[bounds].astype(int)) + reservoir_op._UNIT * np.diff(bounds)
+    assert (abs(work - work.mean()) <= 2 * 16 * 48).all()
+    assert _chunks(np.zeros(3, np.uint64), 4).tolist() == [0, 0, 0, 0, 2]  # fewer units than chunks
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_shares_steps_on_threads_of_its_own():
+    code = """
+        import os, torch
+        from neuropil.kernels.reservoir import leaky_reservoir_scan
+        torch.set_num_threads(2)
+        g = torch.Generator().manual_seed(0)
+        draw = lambda *shape: torch.randn(shape, generator=g)
+        dense = draw(300, 300) / 10
+        connections = (dense * (dense > 0.1)).to_sparse_csr()  # here: torch's threads are gone in the child
+        arguments = draw(20, 1, 2), draw(1, 300), connections, draw(300, 2)
+        expected = leaky_reservoir_scan(*arguments)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if torch.equal(leaky_reservoir_scan(*arguments), expected) else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.stdout.strip() == "0", run.stderr
 
 
 @pytest.mark.parametrize("sparse", [False, True])
