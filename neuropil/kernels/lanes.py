@@ -72,10 +72,15 @@ def array(tensor: Tensor) -> Any:
 
 @kernel_part
 def repeat_row(values: Any, first: int, row: Any) -> None:
-    """`row[j] = values[(first + j) % len(values)]`, without a division per lane."""
-    k = first % len(values)
-    for j in range(len(row)):
-        row[j] = values[k]
-        k += 1
-        if k == len(values):
-            k = 0
+    """`row[j] = values[(first + j) % len(values)]`, without a division per lane, in loops that vectorise."""
+    one = values[0]
+    if len(values) == 1:
+        for j in range(len(row)):
+            row[j] = one
+        return
+    done, k = 0, first % len(values)
+    while done < len(row):
+        count = min(len(values) - k, len(row) - done)
+        for j in range(count):
+            row[done + j] = values[k + j]
+        done, k = done + count, 0

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
-from neuropil.kernels.compiled import serves
+from neuropil.kernels.compiled import serves, traced
 from neuropil.kernels.lanes import check_per_neuron, period
-from neuropil.kernels.lif_op import KnownLIF, lif
+from neuropil.kernels.lif_op import LIFScan, lif, run_lif
 from neuropil.kernels.surrogate_compiled import KINDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SpikeFunction(Protocol):
 
 def lif_scan(
     x: Float[Tensor, "time batch ..."],
-    membrane: Float[Tensor, "batch ..."],
+    membrane: Float[Tensor, "batch ..."] | None,
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
@@ -60,10 +60,10 @@ def lif_scan(
 ) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """Spikes of every step and the membrane after the last reset; see the module for the equations.
 
-    `decay` and `threshold` broadcast over `features`. The backward pass scans the input once more, a
-    segment of 32 steps at a time, from membranes that `memory="save"` keeps at the start of each segment and
-    `"recompute"` finds by a scan of its own. Raises ShapeError, StateError
-    or ConfigError when the arguments do not fit together.
+    `membrane` is where neurons start, None at rest. `decay` and `threshold` broadcast over `features`. The backward
+    pass scans the input once more, a segment of 32 steps at a time, from membranes that `memory="save"` keeps at the
+    start of each segment and `"recompute"` finds by a scan of its own. Raises ShapeError, StateError or ConfigError
+    when the arguments do not fit together.
 
     >>> import torch
     >>> from neuropil.nn.surrogate import Sigmoid
@@ -90,7 +90,7 @@ def lif_scan(
 def lif_scan_static(
     x: Float[Tensor, "batch ..."],
     time_steps: int,
-    membrane: Float[Tensor, "batch ..."],
+    membrane: Float[Tensor, "batch ..."] | None,
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
@@ -152,34 +152,19 @@ def lif_scan_known(
     ([0.0, 0.0, 1.0, 0.0], torch.Size([4, 1, 1]))
     """
     _check(x, membrane, decay, threshold, reset, "recompute")
-    decay, threshold = decay.to(x.dtype), threshold.to(x.dtype)
-    name = fused_name(surrogate)
-    if name is None or not serves(x, membrane, decay, threshold):
-        return lif_scan_reference(
-            x,
-            membrane,
-            decay,
-            threshold,
-            surrogate,
-            reset=reset,
-            detach_reset=detach_reset,
-            temporal_gradient=temporal_gradient,
-        )
-    lanes = membrane.numel()
-    spikes, final = KnownLIF.apply(  # type: ignore[no-untyped-call]
-        known[0].reshape(len(x), lanes),
-        known[1].reshape(lanes),
-        x.reshape(len(x), lanes),
-        membrane.reshape(lanes),
-        period(decay, x.shape[2:]),
-        period(threshold, x.shape[2:]),
-        name,
-        surrogate.scale,
-        reset == "zero",
-        detach_reset,
-        temporal_gradient,
+    return _scan(
+        x,
+        membrane,
+        decay,
+        threshold,
+        surrogate,
+        x.shape[0],
+        "recompute",
+        known,
+        reset=reset,
+        detach_reset=detach_reset,
+        temporal_gradient=temporal_gradient,
     )
-    return spikes.view(x.shape), final.view(x.shape[1:])
 
 
 def lif_scan_reference(
@@ -216,12 +201,13 @@ def lif_scan_reference(
 
 def _scan(
     x: Tensor,
-    membrane: Tensor,
+    membrane: Tensor | None,
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
     time_steps: int,
     memory: Memory,
+    known: tuple[Tensor, Tensor] | None = None,
     *,
     reset: Reset,
     detach_reset: bool,
@@ -230,10 +216,11 @@ def _scan(
     """Scan with the compiled kernel where it serves; `x` has `time_steps` rows, or one that is held."""
     decay, threshold = decay.to(x.dtype), threshold.to(x.dtype)
     name = fused_name(surrogate)
-    if name is None or not serves(x, membrane, decay, threshold):
+    floats = (x, decay, threshold) if membrane is None else (x, decay, threshold, membrane)
+    if name is None or not serves(*floats):
         return lif_scan_reference(
             x.expand(time_steps, *x.shape[1:]),
-            membrane,
+            x.new_zeros(x.shape[1:]) if membrane is None else membrane,
             decay,
             threshold,
             surrogate,
@@ -241,13 +228,11 @@ def _scan(
             detach_reset=detach_reset,
             temporal_gradient=temporal_gradient,
         )
-    learns = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (x, membrane, decay, threshold)
-    )
-    lanes = membrane.numel()
-    spikes, final, _ = lif(
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in floats)
+    lanes = x.shape[1:].numel()
+    given = (
         x.reshape(x.shape[0], lanes),
-        membrane.reshape(lanes),
+        x.new_empty(0) if membrane is None else membrane.reshape(lanes),
         period(decay, x.shape[2:]),
         period(threshold, x.shape[2:]),
         time_steps,
@@ -258,6 +243,13 @@ def _scan(
         detach_reset,
         temporal_gradient,
     )
+    if traced(*floats):
+        spikes, final, _ = lif(*given)
+    elif learns:
+        flat = None if known is None else (known[0].reshape(time_steps, lanes), known[1].reshape(lanes))
+        spikes, final = LIFScan.apply(flat, *given)  # type: ignore[no-untyped-call]
+    else:
+        spikes, final, _ = run_lif(*given)
     return spikes.view(time_steps, *x.shape[1:]), final.view(x.shape[1:])
 
 
@@ -267,7 +259,9 @@ def fused_name(surrogate: SpikeFunction) -> str | None:
     return name if name in KINDS else None
 
 
-def _check(x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset: str, memory: str) -> None:
+def _check(
+    x: Tensor, membrane: Tensor | None, decay: Tensor, threshold: Tensor, reset: str, memory: str
+) -> None:
     """Refuse arguments that do not fit together."""
     for name, value, choices in (("reset", reset, get_args(Reset)), ("memory", memory, get_args(Memory))):
         if value not in choices:
@@ -276,7 +270,7 @@ def _check(x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, reset:
         raise ShapeError(
             f"lif_scan: x is {x.dtype} of shape {list(x.shape)}, expected floats [time, batch, ...features]"
         )
-    if membrane.shape != x.shape[1:] or membrane.dtype != x.dtype:
+    if membrane is not None and (membrane.shape != x.shape[1:] or membrane.dtype != x.dtype):
         raise StateError(
             f"lif_scan: membrane is {membrane.dtype} of shape {list(membrane.shape)}, "
             f"x needs {x.dtype} of shape {list(x.shape[1:])}"

@@ -13,13 +13,32 @@ import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
 from neuropil.kernels.lanes import repeat_row
-from neuropil.kernels.surrogate_compiled import derivative_row
+from neuropil.kernels.surrogate_compiled import derivative_row, spike_gradient_row
+from neuropil.kernels.vector import prefetch
 
 Array = Any  # numpy arrays, as Numba sees them
 
-TILE = 1024  # lanes: long enough rows to stream, few enough for the first-level cache
+TILE = 384  # lanes: few enough that a segment's membranes stay in a near cache
 ROW = TILE + 16  # so that rows of a tile do not all begin at the same place in the cache
 SEGMENT = 32  # steps whose membranes the backward pass scans anew at a time, in the second-level cache
+
+
+@kernel_part
+def ask_for_row(array: Array, t: int, first: int, last: int) -> None:
+    """Have a row brought into the cache while another is worked on."""
+    if 0 <= t < len(array):
+        row = array[t, first:last]
+        for j in range(0, len(row), 64 // row.itemsize):
+            prefetch(row, j)
+
+
+@kernel_part
+def start_row(given: Array, first: int, row: Array) -> None:
+    """Where a tile begins: zeros where nothing is given."""
+    if len(given) == 0:
+        row[:] = 0
+    else:
+        row[:] = given[first : first + len(row)]
 
 
 @kernel_part
@@ -38,6 +57,22 @@ def step_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: 
             spike = one if before - threshold[j] >= none else none
             u[j], s[j] = before, spike
             v[j] = before - threshold[j] * spike
+
+
+@kernel_part
+def replay_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: Array) -> None:
+    """`step_row` for whom the spikes do not matter."""
+    none, one = x.dtype.type(0), x.dtype.type(1)
+    if zero:
+        for j in range(len(x)):
+            before = decay[j] * v[j] + x[j]
+            u[j] = before
+            v[j] = before * (none if before - threshold[j] >= none else one)
+    else:
+        for j in range(len(x)):
+            before = decay[j] * v[j] + x[j]
+            u[j] = before
+            v[j] = before - threshold[j] * (one if before - threshold[j] >= none else none)
 
 
 @kernel
@@ -63,10 +98,12 @@ def lif_forward(
         d, h, v, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
         repeat_row(decay, first, d)
         repeat_row(threshold, first, h)
-        v[:] = membrane[first:last]
+        start_row(membrane, first, v)
         for t in range(len(spikes)):
             if t > 0 and t % SEGMENT == 0 and len(saved) > 0:
                 saved[t // SEGMENT - 1, first:last] = v
+            ask_for_row(x, t + 1, first, last)
+            ask_for_row(spikes, t + 1, first, last)
             step_row(x[t if len(x) > 1 else 0, first:last], d, h, zero, v, spare, spikes[t, first:last])
         final[first:last] = v
 
@@ -107,14 +144,6 @@ def through_reset_row(
 
 
 @kernel_part
-def through_both_row(a: Array, g_spike: Array, d: Array, g_v: Array, g_x: Array) -> None:
-    """`through_spike_row` and `through_reset_row` in one pass: subtracted, detached, through time."""
-    for j in range(len(a)):
-        g_x[j] = a[j] * g_spike[j] + g_v[j]
-        g_v[j] = d[j] * g_x[j]
-
-
-@kernel_part
 def threshold_row(a: Array, u: Array, h: Array, g_v: Array, zero: bool, g_threshold: Array) -> None:
     """Add one step's gradient of the threshold: it moves the spike and, subtracted, the reset."""
     none = a.dtype.type(0)
@@ -144,13 +173,13 @@ def replay(
     zero: bool,
     v: Array,
     history: Array,
-    spare: Array,
 ) -> None:
     """Scan steps `begin` to `end` of a tile again; membranes before the reset go to `history`."""
     width = len(v)
     for t in range(begin, end):
         now = x[t if len(x) > 1 else 0, first : first + width]
-        step_row(now, d, h, zero, v, history[t - begin, :width], spare)
+        ask_for_row(x, t + 1, first, first + width)
+        replay_row(now, d, h, zero, v, history[t - begin, :width])
 
 
 @kernel
@@ -189,44 +218,49 @@ def lif_backward(
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
-        d, h, v, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
+        d, h, v, before = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
         g_v, a, g_d, g_h = local[4, :width], local[5, :width], local[6, :width], local[7, :width]
         repeat_row(decay, first, d)
         repeat_row(threshold, first, h)
-        g_v[:] = g_final[first:last]
+        start_row(g_final, first, g_v)
         g_d[:] = 0
         g_h[:] = 0
         if summed:
             g_x[0, first:last] = 0
         if recompute:
-            v[:] = membrane[first:last]
+            start_row(membrane, first, v)
             for k in range(segments):
                 starts[k, :width] = v
-                replay(x, k * SEGMENT, min((k + 1) * SEGMENT, steps), first, d, h, zero, v, history, spare)
+                replay(x, k * SEGMENT, min((k + 1) * SEGMENT, steps), first, d, h, zero, v, history)
         for k in range(segments - 1, -1, -1):
             begin, end = k * SEGMENT, min((k + 1) * SEGMENT, steps)
-            from_saved = starts[k, :width] if recompute else saved[k - 1, first:last]
-            from_v = membrane[first:last] if k == 0 else from_saved
-            v[:] = from_v
-            replay(x, begin, end, first, d, h, zero, v, history, spare)
+            if k == 0:
+                start_row(membrane, first, before)
+            else:
+                before[:] = starts[k, :width] if recompute else saved[k - 1, first:last]
+            v[:] = before
+            replay(x, begin, end, first, d, h, zero, v, history)
             for t in range(end - 1, begin - 1, -1):
                 u = history[t - begin, :width]
+                ask_for_row(g_spikes, t - 1, first, last)
+                ask_for_row(g_x, t - 1, first, last)
                 out = local[8, :width] if summed else g_x[t, first:last]
-                derivative_row(kind, scale, u, h, a)
                 if plain:
-                    through_both_row(a, g_spikes[t, first:last], d, g_v, out)
+                    spike_gradient_row(kind, scale, u, h, g_spikes[t, first:last], d, g_v, out)
                 else:
+                    derivative_row(kind, scale, u, h, a)
                     through_spike_row(g_spikes[t, first:last], u, h, g_v, zero, detach, a)
                     if len(g_threshold) > 0:
                         threshold_row(a, u, h, g_v, zero, g_h)
                     through_reset_row(a, u, h, d, zero, keep, g_v, out)
                 if len(g_decay) > 0 and t == begin:
-                    g_d += out * from_v
+                    g_d += out * before
                 elif len(g_decay) > 0:
                     decay_row(out, history[t - begin - 1, :width], h, zero, g_d)
                 if summed:
                     g_x[0, first:last] += out
-        g_membrane[first:last] = g_v
+        if len(g_membrane) > 0:
+            g_membrane[first:last] = g_v
         if len(g_decay) > 0:
             g_decay[first:last] = g_d
         if len(g_threshold) > 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from neuropil.kernels.compiled import run_over, traced
 from neuropil.kernels.lanes import STRETCH, array, sum_lanes
@@ -16,13 +17,7 @@ from neuropil.kernels.surrogate_compiled import KINDS
 _SETTINGS = "str surrogate, float scale, bool zero, bool detach, bool keep"
 
 
-@torch.library.custom_op(
-    "neuropil::lif",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor membrane, Tensor decay, Tensor threshold, int steps, bool save, {_SETTINGS})"
-    " -> (Tensor, Tensor, Tensor)",
-)
-def lif(
+def run_lif(
     x: Tensor,
     membrane: Tensor,
     decay: Tensor,
@@ -37,11 +32,11 @@ def lif(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes `[steps, lanes]`, last membrane `[lanes]`, membranes saved (if `save`) at segments' starts.
 
-    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `decay` and `threshold` are
-    `[period]`, where the period divides the lanes. `keep` lets the gradient through time.
+    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `membrane` is empty at rest. `decay`
+    and `threshold` are `[period]`, where the period divides the lanes. `keep` lets the gradient through time.
     """
     lanes = x.shape[1]
-    spikes, final = x.new_empty(steps, lanes), torch.empty_like(membrane)
+    spikes, final = x.new_empty(steps, lanes), x.new_empty(lanes)
     saved = x.new_empty(_saved_rows(steps, save), lanes)
     run_over(
         lif_forward,
@@ -58,6 +53,15 @@ def lif(
         stretch=STRETCH,
     )
     return spikes, final, saved
+
+
+lif = torch.library.custom_op(
+    "neuropil::lif",
+    run_lif,
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor membrane, Tensor decay, Tensor threshold, int steps, bool save, {_SETTINGS})"
+    " -> (Tensor, Tensor, Tensor)",
+)
 
 
 @lif.register_fake
@@ -84,9 +88,12 @@ def run_lif_backward(
     detach: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the input, in its shape, and of membrane, decay and threshold (empty where not wanted)."""
+    """Gradients of the input, in its shape, and of membrane, decay and threshold (empty where not wanted).
+
+    `g_final` is empty where nothing follows the last membrane, the gradient of an empty membrane is empty.
+    """
     lanes = g_spikes.shape[1]
-    g_x, g_membrane = x.new_empty(x.shape), x.new_empty(lanes)
+    g_x, g_membrane = x.new_empty(x.shape), torch.empty_like(membrane)
     g_decay = x.new_empty(lanes if wants_decay else 0)
     g_threshold = x.new_empty(lanes if wants_threshold else 0)
     g_x_array = g_x.numpy()
@@ -167,9 +174,9 @@ def _gradients(
     """Gradients of all that `lif` takes, computed by the operator or without it; those of settings are None."""
     x, saved, membrane, decay, threshold = ctx.saved_tensors
     if g_spikes is None:
-        g_spikes = membrane.new_zeros(ctx.steps, membrane.shape[0])
+        g_spikes = x.new_zeros(ctx.steps, x.shape[1])
     if g_final is None:
-        g_final = torch.zeros_like(membrane)
+        g_final = x.new_empty(0)
     gradients = compute(
         x,
         saved,
@@ -189,35 +196,35 @@ def _gradients(
 lif.register_autograd(_backward, setup_context=_setup_context)
 
 
-class KnownLIF(torch.autograd.Function):
-    """The gradient of `lif` for spikes and a last membrane that are known; the rest as `lif` takes it, `keep` last."""
+class LIFScan(torch.autograd.Function):
+    """`lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        spikes: Tensor,
-        final: Tensor,
+        known: tuple[Tensor, Tensor] | None,
         x: Tensor,
         membrane: Tensor,
         decay: Tensor,
         threshold: Tensor,
         *settings: Any,
     ) -> tuple[Tensor, Tensor]:
-        """What is known, as it is."""
-        nothing_saved = x.new_empty(
-            0, x.shape[1]
-        )  # the backward pass finds the membranes by a scan of its own
-        inputs = (x, membrane, decay, threshold, len(spikes), False, *settings)
-        _setup_context(ctx, inputs, (spikes, final, nothing_saved))
-        return spikes.view_as(spikes), final.view_as(final)
+        """Spikes and the last membrane; `settings` as `lif` takes them."""
+        inputs = (x, membrane, decay, threshold, *settings)
+        if known is None:
+            spikes, final, saved = run_lif(*inputs)
+        else:  # the backward pass finds the membranes by a scan of its own
+            spikes, final, saved = *(tensor.detach() for tensor in known), x.new_empty(0, x.shape[1])
+        _setup_context(ctx, inputs, (spikes, final, saved))
+        return spikes, final
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
-        """Nothing to what is known; to the rest what `lif` gives."""
-        known = next((g for g in (g_spikes, g_final) if g is not None), None)
-        compute = lif_backward_op if known is None or traced(known) else run_lif_backward
-        needs = ctx.needs_input_grad[2:]
-        return None, None, *_gradients(ctx, g_spikes, g_final, needs, compute)[:-2]
+        """What `lif` gives."""
+        given = [g for g in (g_spikes, g_final) if g is not None]
+        compute = lif_backward_op if traced(*given) else run_lif_backward
+        return None, *_gradients(ctx, g_spikes, g_final, ctx.needs_input_grad[1:], compute)
 
 
 def _saved_rows(steps: int, save: bool) -> int:

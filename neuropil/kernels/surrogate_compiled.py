@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neuropil.kernels.compiled import kernel_part, smooth_part
+from neuropil.kernels.compiled import Kernel, kernel_part, smooth_part
 
 Array = Any  # numpy arrays, as Numba sees them
 
@@ -67,54 +67,68 @@ def exp64(z: Any) -> Any:
 
 
 @smooth_part
-def sigmoid_row(slope: float, u: Array, h: Array, out: Array) -> None:
+def sigmoid(slope: float, u: Array, h: Array, j: int) -> Any:
     """`slope * e / (1 + e)**2` with `e = exp(-slope * |u - h|)`: no cancellation far from the threshold."""
     one = u.dtype.type(1)
-    if u.itemsize == 4:
-        for j in range(len(u)):
-            e = exp32(-slope * abs(u[j] - h[j]))
-            out[j] = slope * e / ((one + e) * (one + e))
-    else:
-        for j in range(len(u)):
-            e = exp64(-slope * abs(u[j] - h[j]))
-            out[j] = slope * e / ((one + e) * (one + e))
+    z = -slope * abs(u[j] - h[j])
+    e = u.dtype.type(exp32(z)) if u.itemsize == 4 else u.dtype.type(exp64(z))
+    return slope * e / ((one + e) * (one + e))
 
 
 @smooth_part
-def arctan_row(slope: float, u: Array, h: Array, out: Array) -> None:
+def arctan(slope: float, u: Array, h: Array, j: int) -> Any:
     """`(slope / 2) / (1 + (pi / 2 * slope * (u - h))**2)`."""
-    one, half = u.dtype.type(1), u.dtype.type(0.5) * slope
-    k = u.dtype.type(math.pi) * half
-    for j in range(len(u)):
-        z = k * (u[j] - h[j])
-        out[j] = half / (one + z * z)
+    half = u.dtype.type(0.5) * slope
+    z = u.dtype.type(math.pi) * half * (u[j] - h[j])
+    return half / (u.dtype.type(1) + z * z)
 
 
 @smooth_part
-def fast_sigmoid_row(slope: float, u: Array, h: Array, out: Array) -> None:
+def fast_sigmoid(slope: float, u: Array, h: Array, j: int) -> Any:
     """`1 / (1 + slope * |u - h|)**2`."""
-    one = u.dtype.type(1)
-    for j in range(len(u)):
-        z = one + slope * abs(u[j] - h[j])
-        out[j] = one / (z * z)
+    z = u.dtype.type(1) + slope * abs(u[j] - h[j])
+    return u.dtype.type(1) / (z * z)
 
 
 @smooth_part
-def triangle_row(width: float, u: Array, h: Array, out: Array) -> None:
+def triangle(width: float, u: Array, h: Array, j: int) -> Any:
     """`max(0, 1 - |u - h| / width) / width`."""
-    none, one = u.dtype.type(0), u.dtype.type(1)
-    for j in range(len(u)):
-        z = one - abs(u[j] - h[j]) / width
-        out[j] = (none if z < none else z) / width
+    none = u.dtype.type(0)
+    z = u.dtype.type(1) - abs(u[j] - h[j]) / width
+    return (none if z < none else z) / width
 
 
 @smooth_part
-def straight_through_row(width: float, u: Array, h: Array, out: Array) -> None:
+def straight_through(width: float, u: Array, h: Array, j: int) -> Any:
     """`1[|u - h| <= width / 2]`."""
-    none, one = u.dtype.type(0), u.dtype.type(1)
-    half = u.dtype.type(0.5) * width
-    for j in range(len(u)):
-        out[j] = one if abs(u[j] - h[j]) <= half else none
+    near = abs(u[j] - h[j]) <= u.dtype.type(0.5) * width
+    return u.dtype.type(1) if near else u.dtype.type(0)
+
+
+def rows_of(derivative: Kernel) -> tuple[Kernel, Kernel]:
+    """The two loops that kernels need of a derivative: a row of it, and a row of gradients that passes through it."""
+
+    @kernel_part
+    def row(scale: float, u: Array, h: Array, out: Array) -> None:
+        for j in range(len(out)):
+            out[j] = derivative(scale, u, h, j)
+
+    @kernel_part
+    def through_row(
+        scale: float, u: Array, h: Array, g_spike: Array, d: Array, g_v: Array, g_x: Array
+    ) -> None:
+        for j in range(len(g_x)):
+            g_x[j] = derivative(scale, u, h, j) * g_spike[j] + g_v[j]
+            g_v[j] = d[j] * g_x[j]
+
+    return row, through_row
+
+
+sigmoid_row, sigmoid_through = rows_of(sigmoid)
+arctan_row, arctan_through = rows_of(arctan)
+fast_sigmoid_row, fast_sigmoid_through = rows_of(fast_sigmoid)
+triangle_row, triangle_through = rows_of(triangle)
+straight_through_row, straight_through_through = rows_of(straight_through)
 
 
 @kernel_part
@@ -130,3 +144,20 @@ def derivative_row(kind: int, scale: float, u: Array, h: Array, out: Array) -> N
         triangle_row(scale, u, h, out)
     else:
         straight_through_row(scale, u, h, out)
+
+
+@kernel_part
+def spike_gradient_row(
+    kind: int, scale: float, u: Array, h: Array, g_spike: Array, d: Array, g_v: Array, g_x: Array
+) -> None:
+    """`g_x = derivative * g_spike + g_v` and `g_v = d * g_x`: one step back where the reset passes no gradient."""
+    if kind == 0:
+        sigmoid_through(scale, u, h, g_spike, d, g_v, g_x)
+    elif kind == 1:
+        arctan_through(scale, u, h, g_spike, d, g_v, g_x)
+    elif kind == 2:
+        fast_sigmoid_through(scale, u, h, g_spike, d, g_v, g_x)
+    elif kind == 3:
+        triangle_through(scale, u, h, g_spike, d, g_v, g_x)
+    else:
+        straight_through_through(scale, u, h, g_spike, d, g_v, g_x)

@@ -96,10 +96,10 @@ class LIF(Leaky):
         self, x: Float[Tensor, "time batch ..."], state: LIFState | None = None
     ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
-        state = self._start(x, state)
+        start = self._start(x, state)
         spikes, membrane = lif_scan(
             x,
-            state.membrane,
+            start,
             self.decay,
             self.threshold,
             self.surrogate,
@@ -114,11 +114,11 @@ class LIF(Leaky):
         self, x: Float[Tensor, "batch ..."], time_steps: int, state: LIFState | None = None
     ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """`forward` of an input held for `time_steps` steps: the same numbers, `x` read once, not copied."""
-        state = self._start(x.unsqueeze(0), state)
+        start = self._start(x.unsqueeze(0), state)
         spikes, membrane = lif_scan_static(
             x,
             time_steps,
-            state.membrane,
+            start,
             self.decay,
             self.threshold,
             self.surrogate,
@@ -129,12 +129,15 @@ class LIF(Leaky):
         )
         return spikes, self._finish(membrane)
 
-    def _start(self, x: Tensor, state: LIFState | None) -> LIFState:
+    def _start(self, x: Tensor, state: LIFState | None) -> Tensor | None:
+        """The membrane to begin with; None where all begin at rest, which saves writing the zeros."""
         check_input(self, x)
+        if state is None and type(self).initial_state is LIF.initial_state:
+            return None
         if state is None:
-            return self.initial_state(x)
+            return self.initial_state(x).membrane
         self.check_state(state, x)
-        return state
+        return state.membrane
 
     def _finish(self, membrane: Tensor) -> LIFState:
         check_finite(self, membrane)
