@@ -42,6 +42,13 @@ def start_row(given: Array, first: int, row: Array) -> None:
 
 
 @kernel_part
+def finish_row(row: Array, first: int, wanted: Array) -> None:
+    """Give a tile's numbers where they are wanted."""
+    if len(wanted) > 0:
+        wanted[first : first + len(row)] = row
+
+
+@kernel_part
 def step_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: Array, s: Array) -> None:
     """One time step of a tile: `v` is replaced, membranes before the reset go to `u`, spikes to `s`."""
     none, one = x.dtype.type(0), x.dtype.type(1)
@@ -223,8 +230,7 @@ def lif_backward(
         repeat_row(decay, first, d)
         repeat_row(threshold, first, h)
         start_row(g_final, first, g_v)
-        g_d[:] = 0
-        g_h[:] = 0
+        g_d[:], g_h[:] = 0, 0
         if summed:
             g_x[0, first:last] = 0
         if recompute:
@@ -259,9 +265,6 @@ def lif_backward(
                     decay_row(out, history[t - begin - 1, :width], h, zero, g_d)
                 if summed:
                     g_x[0, first:last] += out
-        if len(g_membrane) > 0:
-            g_membrane[first:last] = g_v
-        if len(g_decay) > 0:
-            g_decay[first:last] = g_d
-        if len(g_threshold) > 0:
-            g_threshold[first:last] = g_h
+        finish_row(g_v, first, g_membrane)
+        finish_row(g_d, first, g_decay)
+        finish_row(g_h, first, g_threshold)
