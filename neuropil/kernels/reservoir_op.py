@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuropil.kernels.compiled import run_over
 from neuropil.kernels.lanes import array
+from neuropil.kernels.memory import in_large_pages
 from neuropil.kernels.reservoir_compiled import leaky_run, leaky_shared, spiking_run
 from neuropil.kernels.turns import CAN_WAIT, new_turns
 
@@ -34,7 +35,7 @@ def leaky_reservoir(
     leak: Tensor,
 ) -> Tensor:
     """States `[time, batch, units]`; the connections are compressed rows."""
-    states = x.new_empty(x.shape[0], *state.shape)
+    states = in_large_pages(x.new_empty(x.shape[0], *state.shape))
     arguments = _shared(x, state, offsets, indices, values, input_weight, bias)
     arguments += array(leak), states.numpy()
     threads = _threads_of_a_step(states.shape[1], states.shape[2], len(values))
@@ -85,7 +86,7 @@ def spiking_reservoir(
     zero: bool,
 ) -> tuple[Tensor, Tensor]:
     """Spikes `[time, batch, units]` and the last membrane; the connections are compressed columns."""
-    run = x.new_empty(x.shape[0], *membrane.shape)
+    run = in_large_pages(x.new_empty(x.shape[0], *membrane.shape))
     last = membrane.clone(memory_format=torch.contiguous_format)
     x_array, last_array, *arguments = _shared(x, last, offsets, indices, values, input_weight, bias)
     parameters = array(decay), array(threshold), zero, run.numpy()
