@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from neuropil.continual.agem import AGEM
 from neuropil.continual.projection import GradientProjection
 from neuropil.errors import ConfigError, IncompatibleError, nearest
-from neuropil.kernels.springs import add_pulls, pulls_and_energy
-from neuropil.training.plugin import Gradients, LossContext, Plugin
+from neuropil.kernels.springs import Springs, add_pulls, pulls_and_energy
+from neuropil.training.plugin import Gradients, LossContext, Plugin, Pull
 
 Via = Literal["loss", "gradients"]
 
@@ -55,8 +55,9 @@ class QuadraticPenalty(Plugin):
         model: the model that is trained.
         strength: weight of the penalty, at least 0.
         via: "loss" adds the penalty to the loss, in `on_loss`; "gradients" adds its gradient to that of the loss, in
-            `on_gradients`: the same step, somewhat faster, and the loss told is the task's alone. Weights
-            that have no gradient are not pulled then.
+            `on_gradients`: the same step, and the loss told is the task's alone. Weights that have no gradient are
+            not pulled then. Where no other plugin acts on loss or gradients, `Backprop` adds the pull in one pass
+            either way (`as_pull`).
 
     Raises:
         ConfigError: a negative strength, or another `via`.
@@ -78,6 +79,7 @@ class QuadraticPenalty(Plugin):
         self.model, self.strength, self.via = model, strength, via
         self._stiffness: dict[str, Tensor] = {}
         self._anchor: dict[str, Tensor] = {}  # where the sum of all quadratics has its minimum
+        self._springs: Springs | None = None  # these, as they were at the last step
 
     def penalty(self) -> Tensor:
         """The penalty at the model's present weights, a scalar that can be differentiated once.
@@ -111,7 +113,9 @@ class QuadraticPenalty(Plugin):
         """Add the penalty's gradient, where it does not come with the loss."""
         if self.via == "loss" or not self._stiffness or not self.strength:
             return gradients
-        return self._pull({name: g.clone() if name in self._stiffness else g for name, g in gradients.items()})
+        return self._pull(
+            {name: g.clone() if name in self._stiffness else g for name, g in gradients.items()}
+        )
 
     @torch.no_grad()
     def take_gradients(self, gradients: Gradients) -> Gradients:
@@ -120,6 +124,23 @@ class QuadraticPenalty(Plugin):
         if overridden or self.via == "loss" or not self._stiffness or not self.strength:
             return self.on_gradients(gradients)
         return self._pull(gradients)
+
+    def as_pull(self) -> Pull | None:
+        """The springs, where they are all that this plugin does to the loss."""
+        as_here, alone = _left_alone(type(self))
+        told = self.via == "loss"
+        if not self._stiffness or not self.strength or not as_here or not (told or alone):
+            return None
+        springs = self._springs
+        if springs is None or not springs.are(*self._columns(), self.strength):
+            self._grow()
+            springs = self._springs = Springs(*self._columns(), self.strength)
+        return Pull(springs, told=told, alone=alone)
+
+    def _columns(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Weights, anchors and stiffnesses."""
+        weights: list[Tensor] = [_parameter(self.model, name) for name in self._stiffness]
+        return weights, [self._anchor[name] for name in self._stiffness], list(self._stiffness.values())
 
     def _pull(self, gradients: Gradients) -> Gradients:
         found = self._grow()
@@ -175,3 +196,22 @@ class QuadraticPenalty(Plugin):
             {name: value.to(self.model.get_parameter(name)) for name, value in state[kind].items()}
             for kind in ("stiffness", "anchor")
         )
+
+
+def _parameter(model: nn.Module, name: str) -> nn.Parameter:
+    """`model.get_parameter(name)`, which asks and says more than a step has time for."""
+    *path, last = name.split(".")
+    module: nn.Module | None = model
+    for part in path:
+        module = None if module is None else module._modules.get(part)
+    found = None if module is None else module._parameters.get(last)
+    return model.get_parameter(name) if found is None else found
+
+
+def _left_alone(kind: type) -> tuple[bool, bool]:
+    """Whether a subclass leaves the loss to `QuadraticPenalty`, and whether it does so with gradients."""
+
+    def mine(*names: str) -> bool:
+        return all(getattr(kind, name) is getattr(QuadraticPenalty, name) for name in names)
+
+    return mine("on_loss", "penalty"), mine("on_gradients", "take_gradients")

@@ -33,25 +33,27 @@ def addresses(*columns: Sequence[Tensor]) -> Addresses | None:
     dtype = columns[0][0].dtype if columns[0] else None
     if not HAS_NUMBA or dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
         return None
+    strided, wrapped = torch.strided, torch._C._functorch.is_functorch_wrapped_tensor
     rows, end = [], 0
     for together in zip(*columns, strict=True):
-        count = together[0].numel()
-        for tensor in together:
-            if not _plain(tensor, dtype) or tensor.numel() != count:
+        count, row = together[0].numel(), []
+        for (
+            tensor
+        ) in together:  # the questions in one place: asked of every tensor, they are most of the time
+            if (
+                tensor.dtype is not dtype
+                or not tensor.is_cpu
+                or tensor.layout is not strided
+                or not tensor.is_contiguous()
+                or tensor.numel() != count
+                or wrapped(tensor)
+            ):
                 return None
+            row.append(tensor.data_ptr())
         end += count
-        rows.append([*(tensor.data_ptr() for tensor in together), end])
+        row.append(end)
+        rows.append(row)
     return np.array(rows, dtype=np.int64)
-
-
-def _plain(tensor: Tensor, dtype: torch.dtype | None) -> bool:
-    return (
-        tensor.dtype == dtype
-        and tensor.is_cpu
-        and tensor.layout == torch.strided
-        and tensor.is_contiguous()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
 
 
 @kernel_part

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from neuropil.kernels.addresses import part_of, stretch
 from neuropil.kernels.compiled import kernel, sum_part
 
@@ -70,3 +72,43 @@ def find_pulls(start: int, stop: int, rows: Array, strength: Array, sums: Array)
                 )
             here += 1
         sums[chunk] = total
+
+
+@kernel
+def add_pull_and_check(
+    start: int, stop: int, targets: Array, rows: Array, strength: Array, found: Array
+) -> None:
+    """Add the pulls of chunks `start` to `stop` to the gradients; the sum of each, and last whether a number is bad.
+
+    Targets hold the addresses of gradients, rows those of weight, anchor and stiffness. Pulls of a chunk wait in the
+    nearest cache, so that they are found as `find_pulls` finds them.
+    """
+    scale = strength[0]
+    pulls = np.empty(CHUNK, strength.dtype)
+    row = 0
+    for chunk in range(start, stop):
+        first_place, last_place = chunk * CHUNK, min((chunk + 1) * CHUNK, rows[len(rows) - 1, 3])
+        total = 0.0
+        while rows[row, 3] <= first_place:
+            row += 1
+        here = row
+        while here < len(rows) and (here == row or rows[here - 1, 3] < last_place):
+            first, count = stretch(rows, here, first_place, last_place)
+            if count > 0:
+                gradient, pull = part_of(targets, here, 0, first, count, strength), pulls[:count]
+                total += pull_row(
+                    part_of(rows, here, 0, first, count, strength),
+                    part_of(rows, here, 1, first, count, strength),
+                    part_of(rows, here, 2, first, count, strength),
+                    scale,
+                    pull,
+                )
+                bad = 0
+                for i in range(count):
+                    pulled = gradient[i] + pull[i]
+                    gradient[i] = pulled
+                    bad += pulled - pulled != 0
+                if bad:
+                    found[-1] = 1.0
+            here += 1
+        found[chunk] = total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from ctypes import c_float
 from typing import Any
 
 import torch
@@ -21,11 +22,17 @@ from neuropil.nn.finite import check_finite
 from neuropil.nn.postsynaptic import AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse
 from neuropil.training.allowed import restrict
 from neuropil.training.plugin import LossContext, Plugin, transform_gradients, unwrapped
-from neuropil.training.stepping import clear_gradients, make_step
+from neuropil.training.stepping import add_pull, clear_gradients, make_step, only_pull
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-CARRY_TIME = (AxonalDelay, DelayLinear, AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse)  # errors, back
+CARRY_TIME = (
+    AxonalDelay,
+    DelayLinear,
+    AlphaSynapse,
+    DoubleExponentialSynapse,
+    ExponentialSynapse,
+)  # errors, back
 
 
 class Learner:
@@ -114,17 +121,22 @@ class Backprop(Learner):
         output = self.answer(batch)
         check_labels(batch.targets, output.shape[-1])
         loss = self.objective(output, batch)
-        for plugin in self.plugins:
+        pull = only_pull(self.plugins) if self.fabric is None and loss.requires_grad else None
+        for plugin in self.plugins if pull is None else ():
             loss = plugin.on_loss(loss, LossContext(batch, output))
-        value = self._loss_of_all(loss, share)
-        if not math.isfinite(value):
-            raise NonFiniteError(f"loss is {value}; lower the learning rate or look at the batch")
+        value = _finite(self._loss_of_all(loss, share))
         if self.fabric is None:
             torch.autograd.backward(loss)
         else:
             self.fabric.backward(loss * share)
-        transform_gradients(self.model, self.plugins)
-        check_gradients(self.model, self.optimizer)
+        finite: Sequence[Tensor] = ()
+        if pull is not None:  # in place of `on_loss` and `on_gradients`
+            pulled, held = add_pull(pull)
+            finite = held if pulled.finite and pull.alone else ()
+            value = _finite(_sum_of(loss, value, pulled.energy)) if pull.told else value
+        if pull is None or not pull.alone:
+            transform_gradients(self.model, self.plugins)
+        check_gradients(self.model, self.optimizer, finite)
         make_step(self.optimizer)
         for plugin in self.plugins:
             plugin.after_step()
@@ -215,13 +227,29 @@ def check_labels(targets: Tensor, outputs: int) -> None:
         )
 
 
-def check_gradients(model: nn.Module, optimizer: Optimizer | None = None) -> None:
+def _sum_of(loss: Tensor, value: float, penalty: float) -> float:
+    """The value of a loss and a penalty together, rounded as the sum of tensors would be."""
+    return c_float(value + penalty).value if loss.dtype == torch.float32 else float(loss.detach() + penalty)
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise NonFiniteError(f"loss is {loss}; lower the learning rate or look at the batch")
+    return loss
+
+
+def check_gradients(
+    model: nn.Module, optimizer: Optimizer | None = None, finite: Sequence[Tensor] = ()
+) -> None:
     """Raise NonFiniteError naming the first parameter whose gradient is not finite.
 
-    With an `optimizer`, gradients of what it does not step are not looked at.
+    With an `optimizer`, gradients of what it does not step are not looked at; nor are those of parameters that have
+    been found `finite`.
     """
     stepped = model.parameters() if optimizer is None else _parameters(optimizer)
-    if all_finite([p.grad for p in stepped if p.grad is not None]):
+    known = {id(parameter) for parameter in finite}
+    unknown = [p.grad for p in stepped if p.grad is not None and id(p) not in known]
+    if not unknown or all_finite(unknown):
         return
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not all_finite([parameter.grad]):

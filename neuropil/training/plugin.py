@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuropil.data.task import Batch, Task
+from neuropil.kernels.springs import Springs
 
 Gradients = dict[str, Tensor]  # by parameter name, as in `model.named_parameters()`
 
@@ -25,6 +26,14 @@ class LossContext(NamedTuple):
 
     batch: Batch
     output: Tensor  # the model's answer to `batch.inputs`
+
+
+class Pull(NamedTuple):
+    """Springs on weights that stand for what a plugin does to the loss, or to the gradients, of a step."""
+
+    springs: Springs
+    told: bool  # their energy belongs to the loss: this stands for `on_loss`, else for `on_gradients`
+    alone: bool  # nothing else is done to gradients: `on_gradients` may be left out in either case
 
 
 class Plugin:
@@ -66,6 +75,14 @@ class Plugin:
         A loop asks the first of its plugins, before any other has seen them; `transform_gradients` does.
         """
         return self.on_gradients(gradients)
+
+    def as_pull(self) -> Pull | None:
+        """What `on_loss` or `on_gradients` would do now, where it is a pull of springs on weights; else None.
+
+        A loop may add it to the gradients by itself instead of calling them, in the same pass in which it looks at
+        them, where no other plugin acts on loss or gradients; `Backprop` does. The step is the same.
+        """
+        return None
 
     def after_step(self) -> None:
         """The optimizer has made its step."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neuropil.errors import ShapeError
 from neuropil.kernels import springs
-from neuropil.kernels.springs import add_pulls, pulls_and_energy
+from neuropil.kernels.springs import Springs, add_pulls, pull_gradients, pulls_and_energy
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,3 +96,56 @@ def test_pulls_and_energy_are_those_of_the_formula_on_any_number_of_threads(size
         assert torch.equal(pull, (w - a) * k * torch.tensor(0.7))
         expected += 0.35 * float((k.double() * (w.double() - a.double()) ** 2).sum())
     assert float(energy) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [(5,), (4096, 4096), (0, 1, 4095, 3, 0, 20_000, 0), (2, 200_000, 7)])
+def test_pulled_gradients_are_the_sum_with_the_pulls_to_the_last_bit(sizes, threads, dtype):
+    generator = torch.Generator().manual_seed(len(sizes))
+    gradients, *columns = ([torch.randn(n, generator=generator).to(dtype) for n in sizes] for _ in range(4))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pulls, energy = pulls_and_energy(*columns, 0.7)
+        expected = [g + pull for g, pull in zip(gradients, pulls, strict=True)]
+        pulled = pull_gradients(gradients, Springs(*columns, 0.7))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+    assert pulled.finite and pulled.energy == pytest.approx(float(energy), rel=1e-6)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("one", [False, True])
+def test_springs_are_pulled_by_however_they_lie(transposed, one):
+    generator = torch.Generator().manual_seed(3)
+    g, w, a, k = (torch.randn(40, 30, generator=generator) for _ in range(4))
+    g = g.T.contiguous().T if transposed else g
+    k = k[0, 0] if one else k
+    expected = g + 0.7 * k * (w - a)
+    pulled = pull_gradients([g], Springs([w], [a], [k], 0.7))
+    torch.testing.assert_close(g, expected)
+    assert pulled.energy == pytest.approx(float(0.35 * (k * (w - a) ** 2).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("place", [0, 4095, 4096, 70_000])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_sum_that_is_not_finite_is_found(place, value):
+    columns = [[torch.ones(70_001)] for _ in range(4)]
+    columns[0][0][place] = value
+    assert not pull_gradients(columns[0], Springs(*columns[1:], 1.0)).finite
+    columns = [
+        [torch.full((70_001,), size)] for size in (3e38, 3e38, 0.0, 1.0)
+    ]  # each is finite, the sum is not
+    assert not pull_gradients(columns[0], Springs(*columns[1:], 1.0)).finite
+
+
+def test_springs_know_their_tensors_while_they_stay_where_they_are():
+    columns = [[torch.ones(3), torch.ones(2)] for _ in range(3)]
+    springs = Springs(*columns, 2.0)
+    assert springs.are(*columns, 2.0) and not springs.are(*columns, 3.0)
+    assert not springs.are(*([c[0]] for c in columns), 2.0)
+    assert not springs.are([torch.ones(3), columns[0][1]], *columns[1:], 2.0)
+    columns[0][0].data = torch.ones(3)
+    assert not springs.are(*columns, 2.0)
