@@ -7,12 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
-from neuropil.kernels.sparse import sparse_linear, sparse_pattern, sparse_values
+from neuropil.kernels.sparse import (
+    SparsePattern,
+    entry_pattern,
+    sparse_linear,
+    sparse_pattern,
+    sparse_values,
+)
+from neuropil.kernels.sparse_blocks import BlockPattern
 
 EQUAL = "dense product of equal arithmetic"
+BLOCK = 32
 
 
 def layer(density: float) -> Callable[[bool], Arrays]:
@@ -31,10 +40,33 @@ def layer(density: float) -> Callable[[bool], Arrays]:
     return inputs
 
 
+def block_layer(density: float) -> Callable[[bool], Arrays]:
+    """The same where a mask keeps blocks of 32 by 32 weights."""
+
+    def inputs(tiny: bool) -> Arrays:
+        arrays = layer(density)(tiny)
+        size = len(arrays["mask"])
+        grid = np.random.default_rng(1).random((-(-size // BLOCK),) * 2) < density
+        arrays["mask"] = np.kron(grid, np.ones((BLOCK, BLOCK), bool))[:size, :size]
+        return arrays
+
+    return inputs
+
+
 def ours(arrays: Arrays) -> Run:
     """A training step's products with the values that are kept."""
     x, weight, gradient, mask = map(torch.from_numpy, arrays.values())
-    pattern = sparse_pattern(mask)
+    return train(x, weight, gradient, sparse_pattern(mask))
+
+
+def ours_by_entry(arrays: Arrays) -> Run:
+    """The same with a pattern that does not know of blocks."""
+    x, weight, gradient, mask = map(torch.from_numpy, arrays.values())
+    return train(x, weight, gradient, entry_pattern(mask))
+
+
+def train(x: Tensor, weight: Tensor, gradient: Tensor, pattern: SparsePattern | BlockPattern) -> Run:
+    """A training step's products with the values that a pattern keeps."""
     values = sparse_values(weight, pattern).requires_grad_()
     x.requires_grad_()
 
@@ -151,10 +183,31 @@ def training(name: str, sparsity: int, against: str, target: float, goal: float)
     )
 
 
+def block_training(name: str, sparsity: int, target: float, goal: float) -> Workload:
+    """The same for a mask of blocks, beside our own way for any mask."""
+    return Workload(
+        name,
+        f"sparse linear layer, 2048 to 2048, B=64, {sparsity} % of blocks of {BLOCK} by {BLOCK} weights zero: "
+        "forward and backward",
+        block_layer(1 - sparsity / 100),
+        [
+            Contender("neuropil", ours),
+            Contender("neuropil, entry by entry", ours_by_entry),
+            Contender("dense, masked", masked),
+            Contender("dense", dense),
+            Contender(EQUAL, equal_arithmetic),
+        ],
+        [Row(name, ["dense, masked"], target, goal)],
+        agree("y", "g_x"),
+        limit=EQUAL,
+    )
+
+
 WORKLOADS = [
     training("sparse_train_90", 90, "dense, masked", 3, 4),
     training("sparse_train_95", 95, "dense, masked", 5, 7),
     training("sparse_train_99", 99, "dense, masked", 12, 20),
+    block_training("block_train_90", 90, 8, 12),
     training("sparse_crossover", 70, "dense", 1.1, 1.3),
     Workload(
         "sparse_infer_90",

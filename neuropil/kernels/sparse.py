@@ -3,6 +3,8 @@
 With weights `w_k` at row `i_k` and column `j_k`, `y[b, i] = sum over k with i_k = i of w_k * x[b, j_k]`. Its gradients
 are the transposed product, `grad x[b, j] = sum over k with j_k = j of w_k * grad y[b, i_k]`, and the dense product
 `(grad y)^T x` sampled where a weight is, `grad w_k = sum over b of grad y[b, i_k] * x[b, j_k]`.
+
+A mask that keeps or prunes whole blocks of 32 by 32 or 16 by 16 weights is recognised, and multiplied block by block.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil.errors import DataError, ShapeError
-from neuropil.kernels.compiled import serves
+from neuropil.kernels.compiled import serves, traced
+from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_dense
+from neuropil.kernels.sparse_block_op import BlockSparse, block_sparse
+from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
 from neuropil.kernels.sparse_op import sparse
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
+_DENSE_FROM_BLOCKS = 0.6  # the same for whole blocks
 _DENSE_FROM = 0.5  # density from which a dense product is faster than a sparse one
 _RUN = 32  # entries of a row in a panel that make its panel worth a visit
 
@@ -40,9 +46,16 @@ class SparsePattern(NamedTuple):
     rows: int
     features: int
 
+    @property
+    def kept(self) -> int:
+        """Number of entries."""
+        return len(self.columns)
 
-def sparse_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
-    """The pattern of the entries that `mask` keeps; see `SparsePattern` for their order.
+
+def sparse_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern | BlockPattern:
+    """The pattern of what `mask` keeps: of blocks where it is made of them, else of entries.
+
+    See `BlockPattern` and `SparsePattern` for the order of values.
 
     Raises ShapeError unless the mask has two axes, DataError when it is not boolean.
 
@@ -53,6 +66,16 @@ def sparse_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
         raise ShapeError(f"sparse_pattern: mask has shape {list(mask.shape)}, expected [rows, columns]")
     if mask.dtype != torch.bool:
         raise DataError(f"sparse_pattern: mask is {mask.dtype}, expected torch.bool (mask != 0)")
+    blocks = find_blocks(mask)
+    return entry_pattern(mask) if blocks is None else blocks
+
+
+def entry_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
+    """The pattern of the entries that `mask` keeps, whether it is made of blocks or not.
+
+    >>> len(entry_pattern(torch.ones(32, 32, dtype=torch.bool)).columns)
+    1024
+    """
     rows, features = mask.shape
     at = mask.nonzero()
     pointers, order = _panels(at[:, 0], at[:, 1], rows, features)
@@ -73,18 +96,24 @@ def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Ten
     return functional.pad(ends, (1, 0)).int(), (row * features + j).argsort()
 
 
-def entries(pattern: SparsePattern) -> tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]:
+def entries(
+    pattern: SparsePattern | BlockPattern,
+) -> tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]:
     """Row and column of every entry, in the order in which their values are stored.
 
     >>> pattern = sparse_pattern(torch.tensor([[True, False], [True, True]]))
     >>> [index.tolist() for index in entries(pattern)]
     [[0, 1, 1], [0, 0, 1]]
     """
+    if isinstance(pattern, BlockPattern):
+        return block_entries(pattern)
     row = torch.arange(pattern.pointers.shape[0] - 1, device=pattern.pointers.device) % max(1, pattern.rows)
     return row.repeat_interleave(pattern.pointers.diff()), pattern.columns.long()
 
 
-def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern) -> Float[Tensor, " entries"]:
+def sparse_values(
+    weight: Float[Tensor, "rows columns"], pattern: SparsePattern | BlockPattern
+) -> Float[Tensor, " entries"]:
     """The entries of `weight` that the pattern keeps; the inverse of `dense_weight`.
 
     >>> sparse_values(torch.tensor([[5.0, 6.0]]), sparse_pattern(torch.tensor([[False, True]])))
@@ -92,11 +121,16 @@ def sparse_values(weight: Float[Tensor, "rows columns"], pattern: SparsePattern)
     """
     if not serves(weight):
         return weight[entries(pattern)]
-    values: Tensor = from_dense(weight, pattern.pointers, pattern.columns)
+    if isinstance(pattern, BlockPattern):
+        values: Tensor = blocks_from_dense(weight, *_blocks(pattern))
+    else:
+        values = from_dense(weight, pattern.pointers, pattern.columns)
     return values
 
 
-def dense_weight(values: Float[Tensor, " entries"], pattern: SparsePattern) -> Float[Tensor, "rows columns"]:
+def dense_weight(
+    values: Float[Tensor, " entries"], pattern: SparsePattern | BlockPattern
+) -> Float[Tensor, "rows columns"]:
     """The matrix `[rows, columns]` with `values` where the pattern keeps an entry, and zeros elsewhere.
 
     >>> dense_weight(torch.tensor([6.0]), sparse_pattern(torch.tensor([[False, True]])))
@@ -104,12 +138,19 @@ def dense_weight(values: Float[Tensor, " entries"], pattern: SparsePattern) -> F
     """
     if not serves(values):
         return values.new_zeros(pattern.rows, pattern.features).index_put(entries(pattern), values)
-    weight: Tensor = to_dense(values, pattern.rows, pattern.features, pattern.pointers, pattern.columns)
+    if isinstance(pattern, BlockPattern):
+        weight: Tensor = blocks_to_dense(values, *_blocks(pattern))
+    else:
+        weight = to_dense(values, pattern.rows, pattern.features, pattern.pointers, pattern.columns)
     return weight
 
 
+def _blocks(pattern: BlockPattern) -> tuple[Tensor, Tensor, Tensor, int, int, int, int]:
+    return pattern.pointers, pattern.columns, pattern.starts, *pattern[-4:]
+
+
 def sparse_linear(
-    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern
+    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern | BlockPattern
 ) -> Float[Tensor, "... rows"]:
     """`x W^T` for the sparse matrix `W [rows, features]` with `values` where `pattern` keeps an entry.
 
@@ -122,21 +163,27 @@ def sparse_linear(
     """
     if x.dim() < 1 or x.shape[-1] != pattern.features:
         raise ShapeError(f"sparse_linear: x has shape {list(x.shape)}, expected [..., {pattern.features}]")
-    if values.shape != pattern.columns.shape or values.dtype != x.dtype:
+    if values.shape != (pattern.kept,) or values.dtype != x.dtype:
         raise ShapeError(
             f"sparse_linear: values are {values.dtype} of shape {list(values.shape)}, "
-            f"expected {x.dtype} of shape {list(pattern.columns.shape)}"
+            f"expected {x.dtype} of shape [{pattern.kept}]"
         )
-    rare = values.numel() < _DENSE_FROM * pattern.rows * pattern.features
+    dense_from = _DENSE_FROM_BLOCKS if isinstance(pattern, BlockPattern) else _DENSE_FROM
+    rare = pattern.kept < dense_from * pattern.rows * pattern.features
     if not rare or x.numel() == 0 or not serves(x, values):
         return sparse_linear_reference(x, values, pattern)
-    *index, rows, _ = pattern
-    product: Tensor = sparse(x.reshape(-1, x.shape[-1]), values, rows, *index)[0]
-    return product.view(*x.shape[:-1], rows)
+    samples = x.reshape(-1, x.shape[-1])
+    if isinstance(pattern, BlockPattern):
+        run = block_sparse if traced(samples, values) else BlockSparse.apply
+        product: Tensor = run(samples, values, *pattern[:-1])[0]  # type: ignore[no-untyped-call]
+    else:
+        *index, rows, _ = pattern
+        product = sparse(samples, values, rows, *index)[0]
+    return product.view(*x.shape[:-1], pattern.rows)
 
 
 def sparse_linear_reference(
-    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern
+    x: Float[Tensor, "... features"], values: Float[Tensor, " entries"], pattern: SparsePattern | BlockPattern
 ) -> Float[Tensor, "... rows"]:
     """`sparse_linear` in plain torch, by way of the dense matrix: the definition the kernel is held against.
 

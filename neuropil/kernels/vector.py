@@ -39,11 +39,16 @@ class Intrinsic:
         raise TypeError(f"{self._name} can only be called in a compiled kernel")
 
 
+length = Intrinsic("length")  # (array, parts): numbers in a vector, known to the compiler
 zeros = Intrinsic("zeros")  # (array, parts): a vector of zeros of the array's dtype
 load = Intrinsic("load")  # (array, offset, parts)
 store = Intrinsic("store")  # (array, offset, vector)
 scaled_add = Intrinsic("scaled_add")  # (scalar, vector, sums): scalar * vector + sums
 product_add = Intrinsic("product_add")  # (left, right, sums): left * right + sums, number by number
+# Rows of vectors, a tuple as long as `rows`; a row is `stride` numbers from the next.
+load_rows = Intrinsic("load_rows")  # (array, offset, stride, rows, parts)
+store_rows = Intrinsic("store_rows")  # (array, offset, stride, vectors)
+scaled_add_rows = Intrinsic("scaled_add_rows")  # (array, offset, stride, vector, sums): number * vector + sum
 total = Intrinsic("total")  # (vector): sum of its numbers
 transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): a tile one register wide
 prefetch = Intrinsic(
@@ -113,6 +118,10 @@ class _Generator:
         fused = ("contract",)
         return builder.fadd(builder.fmul(left, right, flags=fused), sums, flags=fused)
 
+    def length(self, typing: Any, array: Any, parts: Any) -> Any:
+        count, intp = self.like(array, len(parts)).count, self.types.intp
+        return intp(array, parts), lambda context, *_: context.get_constant(intp, count)
+
     def zeros(self, typing: Any, array: Any, parts: Any) -> Any:
         kind = self.like(array, len(parts))
         return kind(array, parts), lambda context, builder, signature, args: kind.code(None)
@@ -135,15 +144,67 @@ class _Generator:
         return self.types.void(array, self.types.intp, vector), generate
 
     def scaled_add(self, typing: Any, scalar: Any, vector: Any, sums: Any) -> Any:
-        lane = self.ir.IntType(32)
-        unknown = self.ir.Constant(vector.code, self.ir.Undefined)
-        first = self.ir.Constant(self.ir.VectorType(lane, vector.count), None)
-
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            single = builder.insert_element(unknown, args[0], lane(0))
-            return self.multiply_add(builder, builder.shuffle_vector(single, unknown, first), *args[1:])
+            return self.multiply_add(builder, self.spread(builder, vector, args[0]), *args[1:])
 
         return vector(vector.dtype, vector, vector), generate
+
+    def load_rows(self, typing: Any, array: Any, offset: Any, stride: Any, rows: Any, parts: Any) -> Any:
+        kind, intp, count = self.like(array, len(parts)), self.types.intp, len(rows)
+        several = self.types.UniTuple(kind, count)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            found = context.get_constant_undef(several)
+            for index in range(count):
+                pointer = self.pointer(
+                    context, builder, array, args[0], self.place(builder, args, index), kind
+                )
+                vector = builder.load(pointer, align=kind.itemsize)
+                found = builder.insert_value(found, vector, index)
+            return found
+
+        return several(array, intp, intp, rows, parts), generate
+
+    def store_rows(self, typing: Any, array: Any, offset: Any, stride: Any, vectors: Any) -> Any:
+        kind, intp = vectors.dtype, self.types.intp
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            for index in range(vectors.count):
+                pointer = self.pointer(
+                    context, builder, array, args[0], self.place(builder, args, index), kind
+                )
+                builder.store(builder.extract_value(args[3], index), pointer, align=kind.itemsize)
+            return context.get_dummy_value()
+
+        return self.types.void(array, intp, intp, vectors), generate
+
+    def scaled_add_rows(
+        self, typing: Any, array: Any, offset: Any, stride: Any, vector: Any, sums: Any
+    ) -> Any:
+        intp = self.types.intp
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(array)(context, builder, args[0]).data
+            found = args[4]
+            for index in range(sums.count):
+                scalar = builder.load(builder.gep(data, [self.place(builder, args, index)]))
+                row = builder.extract_value(args[4], index)
+                row = self.multiply_add(builder, self.spread(builder, vector, scalar), args[3], row)
+                found = builder.insert_value(found, row, index)
+            return found
+
+        return sums(array, intp, intp, vector, sums), generate
+
+    def place(self, builder: Any, args: Any, index: int) -> Any:
+        """Offset of a row, where `args` has the first one's second and the stride third."""
+        return builder.add(args[1], builder.mul(args[2], self.ir.IntType(64)(index)))
+
+    def spread(self, builder: Any, vector: Any, scalar: Any) -> Any:
+        """A vector that holds a number everywhere."""
+        unknown = self.ir.Constant(vector.code, self.ir.Undefined)
+        first = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), vector.count), None)
+        single = builder.insert_element(unknown, scalar, self.ir.IntType(32)(0))
+        return builder.shuffle_vector(single, unknown, first)
 
     def product_add(self, typing: Any, left: Any, right: Any, sums: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -17,6 +17,7 @@ from neuropil.kernels.sparse import (
     sparse_pattern,
     sparse_values,
 )
+from neuropil.kernels.sparse_blocks import BlockPattern
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -40,6 +41,7 @@ class SparseLinear(nn.Module):
     pointers_t: Tensor
     columns_t: Tensor
     order: Tensor
+    starts: Tensor  # where there are blocks
 
     def __init__(
         self,
@@ -63,11 +65,13 @@ class SparseLinear(nn.Module):
             raise ShapeError(
                 f"SparseLinear: mask has shape {list(mask.shape)}, expected [{out_features}, {in_features}]"
             )
-        for name, index in zip(SparsePattern._fields, sparse_pattern(mask.to(device)), strict=True):
+        pattern = sparse_pattern(mask.to(device))
+        for name, index in pattern._asdict().items():
             if isinstance(index, Tensor):
                 self.register_buffer(name, index)
+        self._kind, self._sizes = type(pattern), [size for size in pattern if not isinstance(size, Tensor)]
         options = {"device": device, "dtype": dtype}
-        self.values = nn.Parameter(torch.empty(self.columns.shape, **options))  # type: ignore[arg-type]
+        self.values = nn.Parameter(torch.empty((pattern.kept,), **options))  # type: ignore[arg-type]
         self.bias = nn.Parameter(torch.empty(out_features, **options)) if bias else None  # type: ignore[arg-type]
         bound = 1 / math.sqrt(max(1.0, len(self.values) / max(1, out_features)))
         for parameter in self.parameters():
@@ -99,10 +103,10 @@ class SparseLinear(nn.Module):
         return layer
 
     @property
-    def pattern(self) -> SparsePattern:
+    def pattern(self) -> SparsePattern | BlockPattern:
         """Which weights are kept."""
-        index = (self.pointers, self.columns, self.pointers_t, self.columns_t, self.order)
-        return SparsePattern(*index, self.out_features, self.in_features)
+        names = self._kind._fields[: -len(self._sizes)]
+        return self._kind(*(getattr(self, name) for name in names), *self._sizes)
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Output and input unit of every value."""

@@ -24,14 +24,15 @@ from neuropil.kernels.sparse_op import sparse, sparse_backward_op
 
 @pytest.fixture(autouse=True)
 def never_dense(monkeypatch):
-    monkeypatch.setattr(module, "_DENSE_FROM", 2.0)
+    for name in ("_DENSE_FROM", "_DENSE_FROM_BLOCKS"):
+        monkeypatch.setattr(module, name, 2.0)
 
 
 def problem(samples, rows, features, density, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     pattern = sparse_pattern(torch.rand(rows, features, generator=generator) < density)
     x = torch.randn(samples, features, generator=generator, dtype=dtype)
-    values = torch.randn(pattern.columns.shape, generator=generator, dtype=dtype)
+    values = torch.randn(pattern.kept, generator=generator, dtype=dtype)
     return x.requires_grad_(), values.requires_grad_(), pattern
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -20,12 +22,23 @@ def drawn_layer():
     return layer, torch.randn(4, 8)
 
 
-PARTS = [("module", sparse_layer)]
+def block_layer():
+    mask = torch.zeros(40, 56, dtype=torch.bool)
+    mask[:16, 16:48] = mask[32:, 48:] = mask[16:32, :16] = True
+    return SparseLinear(56, 40, mask=mask), torch.randn(4, 56)
 
 
-def test_from_linear_computes_what_the_masked_layer_computes_and_trains_alike():
+PARTS = [("module", sparse_layer), ("module", block_layer)]
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_from_linear_computes_what_the_masked_layer_computes_and_trains_alike(block):
     torch.manual_seed(0)
-    linear, mask = nn.Linear(60, 40), torch.rand(40, 60) < 0.1
+    linear, mask = (
+        nn.Linear(60, 40),
+        torch.rand(-(-40 // block), -(-60 // block)) < (0.1 if block == 1 else 0.3),
+    )
+    mask = mask.repeat_interleave(block, 0).repeat_interleave(block, 1)[:40, :60]
     sparse = SparseLinear.from_linear(linear, mask)
     x, target = torch.randn(30, 60), torch.randn(30, 40)
     for layer, weight in ((sparse, sparse.values), (linear, linear.weight)):
@@ -61,6 +74,17 @@ def test_moves_to_another_type_and_keeps_its_pattern():
     half = layer.bfloat16()
     assert half(x.bfloat16()).dtype == torch.bfloat16
     assert "density=0.4" in repr(layer)
+
+
+@pytest.mark.parametrize("make", [sparse_layer, drawn_layer, block_layer])
+def test_state_comes_back_with_its_mask(make):
+    layer, x = make()
+    other, _ = make()
+    assert not torch.equal(other.to_dense(), layer.to_dense())
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.to_dense(), layer.to_dense()) and torch.equal(other(x), layer(x))
+    assert all(map(torch.equal, other.entries(), layer.entries()))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
 
 
 def test_bad_settings_are_told_in_one_line():
