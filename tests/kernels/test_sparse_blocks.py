@@ -158,9 +158,13 @@ def test_threads_change_no_bit():
 
 def test_many_blocks_are_multiplied_densely(monkeypatch):
     x, values, pattern = problem(3, 32, 48, 16, 1.0)
-    monkeypatch.setattr(module, "_DENSE_FROM_BLOCKS", 0.9)
+    monkeypatch.setattr(module, "_DENSE_FROM_BLOCKS", 0.75)
+    assert_close(sparse_linear(x, values, pattern), x @ dense_weight(values, pattern).mT)
+    monkeypatch.setattr(module, "_MANY_SAMPLES", 3)
     monkeypatch.setattr(module, "BlockSparse", None)  # the kernel must not be asked
     assert_close(sparse_linear(x, values, pattern), x @ dense_weight(values, pattern).mT)
+    with pytest.raises(AttributeError):
+        sparse_linear(x[:2], values, pattern)
 
 
 def test_dense_and_back_pass_gradcheck_and_opcheck():
