@@ -71,5 +71,9 @@ def plain(inputs):
 
 
 def plain_static(inputs):
-    """The held input is multiplied once, which peers' layers leave to whoever knows that it is held."""
+    return _step(inputs, lif.plain_layer(), True)
+
+
+def plain_static_once(inputs):
+    """By somebody who knows that the input is held: it is multiplied once."""
     return _step(inputs, lif.plain_layer(), True, once=True)

@@ -229,10 +229,8 @@ def _scan(
             temporal_gradient=temporal_gradient,
         )
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in floats)
-    lanes = x.shape[1:].numel()
-    given = (
-        x.reshape(x.shape[0], lanes),
-        x.new_empty(0) if membrane is None else membrane.reshape(lanes),
+    rest = x.new_empty(0) if membrane is None else membrane
+    settings = (
         period(decay, x.shape[2:]),
         period(threshold, x.shape[2:]),
         time_steps,
@@ -243,13 +241,11 @@ def _scan(
         detach_reset,
         temporal_gradient,
     )
-    if traced(*floats):
-        spikes, final, _ = lif(*given)
-    elif learns:
-        flat = None if known is None else (known[0].reshape(time_steps, lanes), known[1].reshape(lanes))
-        spikes, final = LIFScan.apply(flat, *given)  # type: ignore[no-untyped-call]
-    else:
-        spikes, final, _ = run_lif(*given)
+    if learns and not traced(*floats):
+        scanned: tuple[Tensor, Tensor] = LIFScan.apply(known, x, rest, *settings)  # type: ignore[no-untyped-call]
+        return scanned
+    run = lif if traced(*floats) else run_lif
+    spikes, final, _ = run(x.reshape(x.shape[0], x.shape[1:].numel()), rest.reshape(-1), *settings)
     return spikes.view(time_steps, *x.shape[1:]), final.view(x.shape[1:])
 
 

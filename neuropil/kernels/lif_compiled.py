@@ -42,6 +42,13 @@ def start_row(given: Array, first: int, row: Array) -> None:
 
 
 @kernel_part
+def add_row(row: Array, total: Array) -> None:
+    """`total += row`."""
+    for j in range(len(row)):
+        total[j] += row[j]
+
+
+@kernel_part
 def finish_row(row: Array, first: int, wanted: Array) -> None:
     """Give a tile's numbers where they are wanted."""
     if len(wanted) > 0:
@@ -264,7 +271,7 @@ def lif_backward(
                 elif len(g_decay) > 0:
                     decay_row(out, history[t - begin - 1, :width], h, zero, g_d)
                 if summed:
-                    g_x[0, first:last] += out
+                    add_row(out, g_x[0, first:last])
         finish_row(g_v, first, g_membrane)
         finish_row(g_d, first, g_decay)
         finish_row(g_h, first, g_threshold)

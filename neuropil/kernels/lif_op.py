@@ -197,7 +197,10 @@ lif.register_autograd(_backward, setup_context=_setup_context)
 
 
 class LIFScan(torch.autograd.Function):
-    """`lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient."""
+    """`lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient.
+
+    `x` is `[steps, ...]` and `membrane` as one of its rows, or empty at rest; the rest as `lif` takes it.
+    """
 
     @staticmethod
     def forward(
@@ -207,15 +210,20 @@ class LIFScan(torch.autograd.Function):
         membrane: Tensor,
         decay: Tensor,
         threshold: Tensor,
+        steps: int,
         *settings: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Spikes and the last membrane; `settings` as `lif` takes them."""
-        inputs = (x, membrane, decay, threshold, *settings)
+        """Spikes and the last membrane."""
+        row = x.shape[1:]
+        lanes = row.numel()
+        inputs = (x.reshape(len(x), lanes), membrane.reshape(-1), decay, threshold, steps, *settings)
         if known is None:
             spikes, final, saved = run_lif(*inputs)
+            spikes, final = spikes.view(steps, *row), final.view(row)
         else:  # the backward pass finds the membranes by a scan of its own
-            spikes, final, saved = *(tensor.detach() for tensor in known), x.new_empty(0, x.shape[1])
+            spikes, final, saved = *(tensor.detach() for tensor in known), x.new_empty(0, lanes)
         _setup_context(ctx, inputs, (spikes, final, saved))
+        ctx.shapes = x.shape, membrane.shape
         return spikes, final
 
     @staticmethod
@@ -224,7 +232,16 @@ class LIFScan(torch.autograd.Function):
         """What `lif` gives."""
         given = [g for g in (g_spikes, g_final) if g is not None]
         compute = lif_backward_op if traced(*given) else run_lif_backward
-        return None, *_gradients(ctx, g_spikes, g_final, ctx.needs_input_grad[1:], compute)
+        flat = (
+            None if g_spikes is None else g_spikes.reshape(ctx.steps, ctx.shapes[0][1:].numel()),
+            None if g_final is None else g_final.reshape(-1),
+        )
+        g_x, g_membrane, *others = _gradients(ctx, *flat, ctx.needs_input_grad[1:], compute)
+        shaped = (
+            None if g is None else g.view(shape)
+            for g, shape in zip((g_x, g_membrane), ctx.shapes, strict=True)
+        )
+        return None, *shaped, *others
 
 
 def _saved_rows(steps: int, save: bool) -> int:

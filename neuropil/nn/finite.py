@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def check_finite(x: Tensor, where: str) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
         return
     x = x.detach()
-    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):
+    if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
         bad = int(x.numel() - x.isfinite().sum())
         raise NonFiniteError(
             f"{where}: {bad} of {x.numel()} values are NaN or infinite, expected finite numbers"

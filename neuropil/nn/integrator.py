@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -150,5 +151,5 @@ def check_finite(module: nn.Module, membrane: Tensor) -> None:
     answers = membrane.device.type == "cpu" and not torch.compiler.is_compiling()
     membrane = membrane.detach()
     # a sum is finite only if its terms are; one that overflows is looked at again
-    if answers and not membrane.sum().isfinite() and not membrane.isfinite().all():
+    if answers and not math.isfinite(membrane.sum().item()) and not membrane.isfinite().all():
         raise NonFiniteError(f"{type(module).__name__}: membrane is NaN or infinite; look at the input")

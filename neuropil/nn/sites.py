@@ -80,7 +80,9 @@ def head_name(model: nn.Module) -> str:
         found: str = next(name for name, module in model.named_modules() if module is head)
         return found
     inside = tuple(f"{name}." for name, _ in _blocks(model))
-    outside: list[str] = [n for n, m in model.named_modules() if _is_linear(m) and not f"{n}.".startswith(inside)]
+    outside: list[str] = [
+        n for n, m in model.named_modules() if _is_linear(m) and not f"{n}.".startswith(inside)
+    ]
     if not outside:
         raise IncompatibleError("the model has no linear head outside its blocks")
     return outside[-1]
