@@ -16,7 +16,7 @@ from neuropil.continual.agem import AGEM
 from neuropil.continual.projection import GradientProjection
 from neuropil.errors import ConfigError, IncompatibleError, nearest
 from neuropil.kernels.springs import Springs, add_pulls, pulls_and_energy
-from neuropil.training.plugin import Gradients, LossContext, Plugin, Pull
+from neuropil.training.plugin import Gradients, LossContext, Plugin, Pull, acts
 
 Via = Literal["loss", "gradients"]
 
@@ -127,7 +127,8 @@ class QuadraticPenalty(Plugin):
 
     def as_pull(self) -> Pull | None:
         """The springs, where they are all that this plugin does to the loss."""
-        as_here, alone = _left_alone(type(self))
+        as_here = not acts(self, "on_loss", "penalty", as_in=QuadraticPenalty)
+        alone = not acts(self, "on_gradients", "take_gradients", as_in=QuadraticPenalty)
         told = self.via == "loss"
         if not self._stiffness or not self.strength or not as_here or not (told or alone):
             return None
@@ -206,12 +207,3 @@ def _parameter(model: nn.Module, name: str) -> nn.Parameter:
         module = None if module is None else module._modules.get(part)
     found = None if module is None else module._parameters.get(last)
     return model.get_parameter(name) if found is None else found
-
-
-def _left_alone(kind: type) -> tuple[bool, bool]:
-    """Whether a subclass leaves the loss to `QuadraticPenalty`, and whether it does so with gradients."""
-
-    def mine(*names: str) -> bool:
-        return all(getattr(kind, name) is getattr(QuadraticPenalty, name) for name in names)
-
-    return mine("on_loss", "penalty"), mine("on_gradients", "take_gradients")

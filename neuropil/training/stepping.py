@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim import optimizer as hooks
 
 from neuropil.kernels.springs import Pulled, Springs, pull_gradients
-from neuropil.training.plugin import Plugin, Pull
+from neuropil.training.plugin import Plugin, Pull, acts
 
 _UNUSED = ("momentum", "weight_decay", "nesterov", "maximize", "differentiable", "foreach", "fused")
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -87,21 +87,13 @@ def only_pull(plugins: Iterable[Plugin]) -> Pull | None:
     >>> only_pull([Plugin()]) is None
     True
     """
-    acting = [plugin for plugin in plugins if _acts(type(plugin))]
+    acting = [plugin for plugin in plugins if acts(plugin, "on_loss", "on_gradients", "take_gradients")]
     pull = acting[0].as_pull() if len(acting) == 1 else None
     if pull is None:
         return None
     weights = pull.springs.weights
     waits = weights and len({id(w) for w in weights}) == len(weights) and all(map(_may_wait, weights))
     return pull if waits else None
-
-
-def _acts(kind: type[Plugin]) -> bool:
-    return (
-        kind.on_loss is not Plugin.on_loss
-        or kind.on_gradients is not Plugin.on_gradients
-        or kind.take_gradients is not Plugin.take_gradients
-    )
 
 
 def _may_wait(weight: Tensor) -> bool:

@@ -120,7 +120,7 @@ def test_plugins_are_called_in_the_order_they_are_promised() -> None:
             return super().__getattribute__(name)
 
     trainer(mlp(), plugins=[Spy()], batch_size=48, epochs=2).fit(stream(1))
-    step = ["before_batch", "on_loss", "take_gradients", "on_gradients", "after_step"]
+    step = ["before_batch", "as_pull", "on_loss", "take_gradients", "on_gradients", "after_step"]
     assert calls == [
         "beside", "before_fit", "before_eval", "before_task", "before_epoch", *step, "before_epoch", *step,
         "after_task", "before_eval", "after_fit",
