@@ -11,13 +11,14 @@ from torch import Tensor
 from neuropil.errors import ShapeError
 from neuropil.kernels.compiled import run_over, serves
 from neuropil.kernels.lanes import array
-from neuropil.kernels.spikes_compiled import CHUNK, add_rows, find_events
+from neuropil.kernels.spikes_compiled import CHUNK, add_alone, add_rows, find_events
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 _DENSE_FROM = 0.3  # share of active neurons from which a dense product is faster
 _DENSE_FROM_ALONE = 0.7  # for one sample, where a dense product has to read all weights for little work
+_USUAL = 16  # of so many neurons one is active, where it has to be guessed
 _PARTS = (0,) * 4
 _COLUMNS = 1024  # that one thread takes at a time: rows long enough to stream
 
@@ -65,10 +66,40 @@ def spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
 
 
 def _spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
+    if len(spikes) == 1:
+        return _one_sample(spikes.contiguous(), weight)
     events = events_of(spikes)
-    if events.active > spikes.numel() * (_DENSE_FROM_ALONE if len(spikes) == 1 else _DENSE_FROM):
+    if events.active > spikes.numel() * _DENSE_FROM:
         return spikes @ weight
     return add_events(events, weight)
+
+
+def _one_sample(spikes: Tensor, weight: Tensor) -> Tensor:
+    """The product for a contiguous `[1, neurons]`: what takes longest is calling, so it is one call."""
+    neurons, outputs = weight.shape
+    out = weight.new_empty(1, outputs)
+    active = np.empty(1, np.float32 if weight.dtype is torch.float32 else np.float64)
+    run_over(
+        add_alone,
+        outputs,
+        neurons * outputs // _USUAL,
+        spikes.data_ptr(),
+        weight.data_ptr(),
+        out.data_ptr(),
+        neurons,
+        outputs,
+        int(neurons * _DENSE_FROM_ALONE),
+        active,
+        _PARTS,
+        _PARTS[:1],
+        grain=_columns(outputs),
+    )
+    return spikes @ weight if active[0] > neurons * _DENSE_FROM_ALONE else out
+
+
+def _columns(outputs: int) -> int:
+    """How many columns a thread takes at a time."""
+    return max(64, min(_COLUMNS, -(-outputs // torch.get_num_threads() // 64) * 64))
 
 
 class Events(NamedTuple):
@@ -87,7 +118,7 @@ def events_of(spikes: Tensor) -> Events:
     chunks = -(-count // CHUNK)
     ends = np.empty((chunks, samples), np.int64)
     neurons = np.empty((chunks, samples * min(count, CHUNK)), np.int32)
-    run_over(find_events, count, spikes.numel(), values, ends, neurons, grain=CHUNK)
+    run_over(find_events, count, spikes.numel(), values, ends, neurons, _PARTS, grain=CHUNK)
     return Events(sum(ends[:, -1].tolist()), ends, neurons, values)
 
 
@@ -95,7 +126,6 @@ def add_events(events: Events, weight: Tensor) -> Tensor:
     """Sums `[samples, outputs]` of rows of a contiguous `weight [neurons, outputs]`, times what spikes are worth."""
     samples, outputs = len(events.spikes), weight.shape[1]
     out = weight.new_empty(samples, outputs)
-    share = -(-outputs // torch.get_num_threads() // 64) * 64
     run_over(
         add_rows,
         outputs,
@@ -109,7 +139,7 @@ def add_events(events: Events, weight: Tensor) -> Tensor:
         out.numpy(),
         _PARTS,
         _PARTS[:1],
-        grain=max(64, min(_COLUMNS, share)),
+        grain=_columns(outputs),
     )
     return out
 

@@ -11,31 +11,44 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
-from neuropil.kernels.vector import load, lowest_bit, scaled_add, store, zeros
+from neuropil.kernels.vector import load, lowest_bit, nonzero, numbers_at, scaled_add, store, zeros
 
 Array = Any  # numpy arrays, as Numba sees them
 
 CHUNK = 256  # neurons: a thousand columns of their weights fill a megabyte
 
 
+@kernel_part
+def note_active(values: Array, first: int, neurons: Array, found: int, parts: tuple[int, ...]) -> int:
+    """Write who of the neurons from `first` on is active to `neurons`, from place `found` on; the next free place."""
+    none, size = values.dtype.type(0), len(parts) * 64 // values.itemsize
+    even = len(values) // size * size
+    for begin in range(0, even, size):
+        word = nonzero(values, begin, parts)
+        while word != 0:
+            neurons[found] = first + begin + lowest_bit(word)
+            found += 1
+            word &= word - np.uint64(1)
+    for j in range(even, len(values)):
+        if values[j] != none:
+            neurons[found] = first + j
+            found += 1
+    return found
+
+
 @kernel
-def find_events(start: int, stop: int, spikes: Array, ends: Array, neurons: Array) -> None:
+def find_events(
+    start: int, stop: int, spikes: Array, ends: Array, neurons: Array, parts: tuple[int, ...]
+) -> None:
     """Active ones among neurons `start` to `stop`, a multiple of CHUNK, by chunk, sample and neuron.
 
     `ends [chunks, samples]` says where a sample's events in its chunk's row of `neurons` end.
     """
-    none = spikes.dtype.type(0)
     for first in range(start, stop, CHUNK):
         chunk, found = first // CHUNK, 0
         for sample in range(len(spikes)):
-            for begin in range(first, min(first + CHUNK, stop), 64):
-                row, word = spikes[sample, begin : min(begin + 64, stop)], np.uint64(0)
-                for j in range(len(row)):
-                    word |= np.uint64(row[j] != none) << np.uint64(j)
-                while word != 0:
-                    neurons[chunk, found] = begin + lowest_bit(word)
-                    found += 1
-                    word &= word - np.uint64(1)
+            values = spikes[sample, first : min(first + CHUNK, stop)]
+            found = note_active(values, first, neurons[chunk], found, parts)
             ends[chunk, sample] = found
 
 
@@ -98,3 +111,45 @@ def add_rows(
                 for k in range(begin, end):
                     total += spikes[sample, who[k]] * weight[who[k], at]
                 out[sample, at] = total
+
+
+@kernel
+def add_alone(
+    start: int,
+    stop: int,
+    spikes: int,
+    weight: int,
+    out: int,
+    neurons: int,
+    outputs: int,
+    most: int,
+    active: Array,
+    parts: tuple[int, ...],
+    part: tuple[int],
+) -> None:
+    """Columns `start` to `stop` of one sample's sums, if no more than `most` of its neurons are active.
+
+    `spikes`, `weight` and `out` are addresses: a call with three arrays would take longer by a microsecond.
+    Every thread finds the spikes itself. How many, it leaves in `active`, of the weights' dtype.
+    """
+    values = numbers_at(spikes, neurons, active)
+    who = np.empty(neurons, np.int32)
+    count = note_active(values, 0, who, 0, parts)
+    active[0] = count
+    if count > most:
+        return
+    source, target = numbers_at(weight, neurons * outputs, active), numbers_at(out, outputs, active)
+    single = 64 // active.itemsize
+    width = len(parts) * single
+    wide = start + (stop - start) // width * width
+    even = start + (stop - start) // single * single
+    sample = values.reshape((1, neurons))
+    for at in range(start, wide, width):
+        add_columns(at, 0, count, True, 0, who, sample, source, target, outputs, parts)
+    for at in range(wide, even, single):
+        add_columns(at, 0, count, True, 0, who, sample, source, target, outputs, part)
+    for at in range(even, stop):
+        total = active.dtype.type(0)
+        for k in range(count):
+            total += values[who[k]] * source[who[k] * outputs + at]
+        target[at] = total

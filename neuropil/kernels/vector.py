@@ -54,6 +54,9 @@ transpose = Intrinsic("transpose")  # (source, at, stride, target, at, stride): 
 prefetch = Intrinsic(
     "prefetch"
 )  # (array, offset): bring the register's worth of numbers there into the caches
+nonzero = Intrinsic(
+    "nonzero"
+)  # (array, offset, parts): a bit in 64 for each number that is not zero, at most 64
 lowest_bit = Intrinsic("lowest_bit")  # (word): index of the lowest bit that is set in 64 bits
 numbers_at = Intrinsic(
     "numbers_at"
@@ -272,6 +275,18 @@ class _Generator:
             return context.get_dummy_value()
 
         return self.types.void(array, self.types.intp), generate
+
+    def nonzero(self, typing: Any, array: Any, offset: Any, parts: Any) -> Any:
+        kind = self.like(array, len(parts))
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = self.pointer(context, builder, array, args[0], args[1], kind)
+            numbers = builder.load(pointer, align=kind.itemsize)
+            differs = builder.fcmp_unordered("!=", numbers, kind.code(None))
+            bits = builder.bitcast(differs, self.ir.IntType(kind.count))
+            return bits if kind.count == 64 else builder.zext(bits, self.ir.IntType(64))
+
+        return self.types.uint64(array, self.types.intp, parts), generate
 
     def lowest_bit(self, typing: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
