@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from neuropil.kernels.compiled import Kernel, run_over, serves
 from neuropil.kernels.lanes import array
-from neuropil.kernels.spike_linear_compiled import linear_columns, weight_gradient_columns
+from neuropil.kernels.spike_linear_compiled import PANEL, linear_columns, weight_gradient_columns
 from neuropil.kernels.spikes import Events, events_of
 from neuropil.kernels.transposing import transposed
 
@@ -54,7 +54,7 @@ def spike_linear(
 )
 def spike_linear_op(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight.mT` of `[samples, neurons]` and `[outputs, neurons]`."""
-    events = events_of(spikes)
+    events = events_of(spikes, PANEL)
     if events.active > _DENSE_FROM * spikes.numel():
         return spikes @ weight.mT
     out = weight.new_empty(spikes.shape[0], weight.shape[0])
@@ -73,7 +73,7 @@ def _(spikes: Tensor, weight: Tensor) -> Tensor:
 )
 def weight_gradient_op(spikes: Tensor, g: Tensor) -> Tensor:
     """`g.mT @ spikes` of `[samples, neurons]` and `[samples, outputs]`."""
-    events = events_of(transposed(spikes))
+    events = events_of(transposed(spikes), PANEL)
     if events.active > _DENSE_FROM * spikes.numel():
         return g.mT @ spikes
     out = g.new_empty(g.shape[1], spikes.shape[1])

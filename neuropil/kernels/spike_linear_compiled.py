@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
-from neuropil.kernels.spikes_compiled import CHUNK
 from neuropil.kernels.vector import load, scaled_add, store, transpose, zeros
 
 Array = Any  # numpy arrays, as Numba sees them
+
+PANEL = 256  # neurons of a chunk, whose weights are turned at a time
 
 
 @kernel_part
@@ -49,11 +50,11 @@ def linear_columns(
     single = 64 // weight.itemsize
     width, columns, size = len(parts) * single, out.shape[1], stop - start
     wide, even = size // width * width, size // single * single
-    panel = np.empty((CHUNK, size), weight.dtype)
+    panel = np.empty((PANEL, size), weight.dtype)
     flat, target = panel.reshape(-1), out.reshape(-1)
     for chunk in range(len(ends)):
-        begin_neuron, end, who = chunk * CHUNK, 0, neurons[chunk]
-        turn(weight, start, stop, begin_neuron, min(begin_neuron + CHUNK, weight.shape[1]), panel, flat)
+        begin_neuron, end, who = chunk * PANEL, 0, neurons[chunk]
+        turn(weight, start, stop, begin_neuron, min(begin_neuron + PANEL, weight.shape[1]), panel, flat)
         for sample in range(len(out)):
             begin, end = end, ends[chunk, sample]
             if begin == end and chunk > 0:

@@ -111,14 +111,14 @@ class Events(NamedTuple):
     spikes: Any
 
 
-def events_of(spikes: Tensor) -> Events:
-    """Find the entries of `spikes` that are not zero."""
+def events_of(spikes: Tensor, size: int = CHUNK) -> Events:
+    """Find the entries of `spikes` that are not zero, in chunks of `size` neurons."""
     samples, count = spikes.shape
     values = array(spikes)
-    chunks = -(-count // CHUNK)
+    chunks = -(-count // size)
     ends = np.empty((chunks, samples), np.int64)
-    neurons = np.empty((chunks, samples * min(count, CHUNK)), np.int32)
-    run_over(find_events, count, spikes.numel(), values, ends, neurons, _PARTS, grain=CHUNK)
+    neurons = np.empty((chunks, samples * min(count, size)), np.int32)
+    run_over(find_events, count, spikes.numel(), values, ends, neurons, size, _PARTS, grain=size)
     return Events(sum(ends[:, -1].tolist()), ends, neurons, values)
 
 

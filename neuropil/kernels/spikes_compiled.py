@@ -15,7 +15,7 @@ from neuropil.kernels.vector import load, lowest_bit, nonzero, numbers_at, scale
 
 Array = Any  # numpy arrays, as Numba sees them
 
-CHUNK = 256  # neurons: a thousand columns of their weights fill a megabyte
+CHUNK = 512  # neurons: fewer leave so few events of a sample that the loops over them cost more than the sums
 
 
 @kernel_part
@@ -38,16 +38,22 @@ def note_active(values: Array, first: int, neurons: Array, found: int, parts: tu
 
 @kernel
 def find_events(
-    start: int, stop: int, spikes: Array, ends: Array, neurons: Array, parts: tuple[int, ...]
+    start: int,
+    stop: int,
+    spikes: Array,
+    ends: Array,
+    neurons: Array,
+    size: int,
+    parts: tuple[int, ...],
 ) -> None:
-    """Active ones among neurons `start` to `stop`, a multiple of CHUNK, by chunk, sample and neuron.
+    """Active ones among neurons `start` to `stop`, a multiple of `size`, by chunk, sample and neuron.
 
     `ends [chunks, samples]` says where a sample's events in its chunk's row of `neurons` end.
     """
-    for first in range(start, stop, CHUNK):
-        chunk, found = first // CHUNK, 0
+    for first in range(start, stop, size):
+        chunk, found = first // size, 0
         for sample in range(len(spikes)):
-            values = spikes[sample, first : min(first + CHUNK, stop)]
+            values = spikes[sample, first : min(first + size, stop)]
             found = note_active(values, first, neurons[chunk], found, parts)
             ends[chunk, sample] = found
 

@@ -39,14 +39,27 @@ def test_equals_the_dense_product(samples, neurons, outputs, rate, dtype, graded
         assert_close(spike_product(spikes, weight), spikes @ weight, **tolerance)
 
 
-def test_uses_the_events_only_and_falls_back_above_the_crossover(monkeypatch):
-    spikes, weight = problem(4, 300, 5, 0.1)
+@pytest.mark.parametrize(("samples", "crossover"), [(4, "_DENSE_FROM"), (1, "_DENSE_FROM_ALONE")])
+def test_uses_the_events_only_and_falls_back_above_the_crossover(samples, crossover, monkeypatch):
+    spikes, weight = problem(samples, 300, 5, 0.1)
     silent = (spikes == 0).all(0)
     assert silent.any()
     weight[silent] = float("nan")  # what silent neurons hold is never read
     assert spike_product(spikes, weight).isfinite().all()
-    monkeypatch.setattr(module, "_DENSE_FROM", 0.0)
+    monkeypatch.setattr(module, crossover, 0.0)
     assert not spike_product(spikes, weight).isfinite().any()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("neuron", [5, 70, 129])  # in a whole register and behind the last
+def test_zero_is_silent_whatever_its_sign_and_no_number_is_not(samples, dtype, neuron):
+    spikes, weight = torch.zeros(samples, 130, dtype=dtype), torch.ones(130, 20, dtype=dtype)
+    weight[neuron] = float("inf")
+    spikes[:, neuron] = -0.0
+    assert (spike_product(spikes, weight) == 0).all()
+    spikes[:, neuron] = float("nan")
+    assert spike_product(spikes, weight).isnan().all()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.9])
@@ -71,8 +84,9 @@ def test_other_layouts_and_empty_axes():
         )
 
 
-def test_threads_change_no_bit():
-    spikes, weight = problem(64, 500, 3000, 0.05, torch.float32)
+@pytest.mark.parametrize("samples", [1, 64])
+def test_threads_change_no_bit(samples):
+    spikes, weight = problem(samples, 1000, 3000, 0.05, torch.float32)
     threads = torch.get_num_threads()
     results = []
     try:
