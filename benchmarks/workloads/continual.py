@@ -10,12 +10,12 @@ and `strategy.eval`. Times of a run are per learning step, judging included.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
 from neuropil import data
@@ -65,56 +65,38 @@ def network(arrays: Arrays) -> nn.Sequential:
     return net
 
 
-def ours(make: Make) -> Callable[[Arrays], Run]:
+def learn_alone(net: nn.Module, plugins: list[Plugin], arrays: Arrays) -> dict[str, Any]:
     """Our learner with plugins, over both tasks."""
-
-    def prepare(arrays: Arrays) -> Run:
-        tasks = []
-        for k in range(2):
-            samples = data.Arrays(torch.from_numpy(arrays[f"x{k}"]), torch.from_numpy(arrays[f"y{k}"]))
-            tasks.append(Task(f"task {k}", samples, samples, samples, index=k))
-        exact = int(arrays["memory"]) >= len(arrays["y0"])  # nothing is left to chance in what is remembered
-
-        def run() -> dict[str, Any]:
-            net = network(arrays)
-            plugins = make(net, arrays)
-            learner = Backprop(net, torch.optim.SGD(net.parameters(), lr=0.1), plugins=plugins)
-            for task in tasks:
-                for plugin in plugins:
-                    plugin.before_task(task)
-                for batch in data.batches(task.train, int(arrays["batch"]), shuffle=False):
-                    learner.update(batch)
-                for plugin in plugins:
-                    plugin.after_task(task)
-            return {"weight": net[2].weight.detach().numpy(), "exact": np.array(exact)}
-
-        return run
-
-    return prepare
+    learner = Backprop(net, torch.optim.SGD(net.parameters(), lr=0.1), plugins=plugins)
+    for task in tasks(arrays, data.Arrays):
+        for plugin in plugins:
+            plugin.before_task(task)
+        for batch in data.batches(task.train, int(arrays["batch"]), shuffle=False):
+            learner.update(batch)
+        for plugin in plugins:
+            plugin.after_task(task)
+    exact = int(arrays["memory"]) >= len(arrays["y0"])  # nothing is left to chance in what is remembered
+    return {"weight": net.get_parameter("2.weight").detach().numpy(), "exact": np.array(exact)}
 
 
-def our_run(make: Make) -> Callable[[Arrays], Run]:
+def learn_and_judge(net: nn.Module, plugins: list[Plugin], arrays: Arrays) -> dict[str, Any]:
     """Our trainer with plugins, over both tasks."""
+    trainer = Trainer(
+        net,
+        torch.optim.SGD(net.parameters(), lr=0.1),
+        plugins=plugins,
+        batch_size=int(arrays["batch"]),
+        progress=False,
+    )
+    history = trainer.fit(tasks(arrays, TensorDataset))
+    return {"accuracy": np.array([row[0] for row in history.accuracy_matrix], dtype=np.float64)}
 
-    def prepare(arrays: Arrays) -> Run:
-        tasks = []
-        for k in range(2):
-            x, y = torch.from_numpy(arrays[f"x{k}"]), torch.from_numpy(arrays[f"y{k}"])
-            judged = TensorDataset(x[:JUDGED], y[:JUDGED])
-            tasks.append(Task(f"task {k}", TensorDataset(x, y), judged, judged, index=k))
 
-        def run() -> dict[str, Any]:
-            net = network(arrays)
-            trainer = Trainer(
-                net, torch.optim.SGD(net.parameters(), lr=0.1), plugins=make(net, arrays),
-                batch_size=int(arrays["batch"]), progress=False,
-            )  # fmt: skip
-            history = trainer.fit(tasks)
-            return {"accuracy": np.array([row[0] for row in history.accuracy_matrix], dtype=np.float64)}
-
-        return run
-
-    return prepare
+def tasks(arrays: Arrays, samples: Callable[[Tensor, Tensor], Dataset[Any]]) -> list[Task]:
+    """Both tasks as data sets of a kind, judged by their first samples."""
+    pairs = [(torch.from_numpy(arrays[f"x{k}"]), torch.from_numpy(arrays[f"y{k}"])) for k in range(2)]
+    judged = [samples(x[:JUDGED], y[:JUDGED]) for x, y in pairs]
+    return [Task(f"task {k}", samples(*pairs[k]), judged[k], judged[k], index=k) for k in range(2)]
 
 
 def agree(outputs: Mapping[str, Arrays]) -> list[str]:
@@ -127,33 +109,45 @@ def agree_where_exact(outputs: Mapping[str, Arrays]) -> list[str]:
     return agree(outputs) if outputs["neuropil"]["exact"] else ["not compared: other samples are remembered"]
 
 
-def workload(name: str, about: str, make: Make, check: Check | None = agree) -> Workload:
-    """A method in both libraries."""
-    return Workload(
-        name=f"continual {name}",
-        about=f"learning two tasks, per step: {about}",
-        inputs=inputs,
-        contenders=[
-            Contender("neuropil", ours(make)),
-            Contender("Avalanche", f"continual.py:{name}", environment="peers"),
-        ],
-        rows=[Row(f"continual step, {name}", ["Avalanche"], target=2.0, goal=2.0)],
-        check=check,
-        steps=2 * STEPS,
-    )
+class Kind(NamedTuple):
+    """What is timed of each method."""
+
+    name: str
+    row: str
+    about: str
+    inputs: Callable[[bool], Arrays]
+    learn: Callable[[nn.Module, list[Plugin], Arrays], dict[str, Any]]
+    theirs: str  # after the method's name in Avalanche's script
+    goal: float
 
 
-def run_workload(name: str, about: str, make: Make) -> Workload:
-    """A method in both libraries as a user runs it; each draws its own order of samples."""
+STEP = Kind("continual", "continual step", "learning two tasks, per step", inputs, learn_alone, "", goal=2.0)
+RUN = Kind(
+    "continual run", "continual run", "two tasks learned and judged, per learning step", run_inputs, learn_and_judge,
+    "_run", goal=3.0,
+)  # fmt: skip
+
+
+def workload(kind: Kind, name: str, about: str, make: Make, check: Check | None) -> Workload:
+    """A method in both libraries; in a run each draws its own order of samples."""
+
+    def prepare(arrays: Arrays) -> Run:
+        def run() -> dict[str, Any]:
+            net = network(arrays)
+            return kind.learn(net, make(net, arrays), arrays)
+
+        return run
+
     return Workload(
-        name=f"continual run {name}",
-        about=f"two tasks learned and judged, per learning step: {about}",
-        inputs=run_inputs,
+        name=f"{kind.name} {name}",
+        about=f"{kind.about}: {about}",
+        inputs=kind.inputs,
         contenders=[
-            Contender("neuropil", our_run(make)),
-            Contender("Avalanche", f"continual.py:{name}_run", environment="peers"),
+            Contender("neuropil", prepare),
+            Contender("Avalanche", f"continual.py:{name}{kind.theirs}", environment="peers"),
         ],
-        rows=[Row(f"continual run, {name}", ["Avalanche"], target=2.0, goal=3.0)],
+        rows=[Row(f"{kind.row}, {name}", ["Avalanche"], target=2.0, goal=kind.goal)],
+        check=check if kind is STEP else None,
         steps=2 * STEPS,
     )
 
@@ -188,18 +182,12 @@ def replay(net: nn.Module, arrays: Arrays) -> list[Plugin]:
     return [Replay(buffer=RingBuffer(int(arrays["memory"])), batch_size=int(arrays["drawn"]))]
 
 
-# the importance of their EWC is that of whole batches, so that weights differ
-WORKLOADS = [
-    workload("plain", "fine-tuning", plain),
-    workload("lwf", "learning without forgetting", lwf),
-    workload("agem", "A-GEM", agem, agree_where_exact),
-    workload("gem", "GEM", gem, agree_where_exact),
-    workload("replay", "replay", replay, agree_where_exact),
-    workload("ewc", "EWC, importance included", ewc, None),
-    run_workload("plain", "fine-tuning", plain),
-    run_workload("lwf", "learning without forgetting", lwf),
-    run_workload("agem", "A-GEM", agem),
-    run_workload("gem", "GEM", gem),
-    run_workload("replay", "replay", replay),
-    run_workload("ewc", "EWC, importance included", ewc),
+METHODS: list[tuple[str, str, Make, Check | None]] = [
+    ("plain", "fine-tuning", plain, agree),
+    ("lwf", "learning without forgetting", lwf, agree),
+    ("agem", "A-GEM", agem, agree_where_exact),
+    ("gem", "GEM", gem, agree_where_exact),
+    ("replay", "replay", replay, agree_where_exact),
+    ("ewc", "EWC, importance included", ewc, None),  # theirs is that of whole batches, so that weights differ
 ]
+WORKLOADS = [workload(kind, *method) for kind in (STEP, RUN) for method in METHODS]
