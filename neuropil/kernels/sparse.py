@@ -21,7 +21,7 @@ from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_den
 from neuropil.kernels.sparse_block_op import BlockSparse, block_sparse
 from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
-from neuropil.kernels.sparse_op import sparse
+from neuropil.kernels.sparse_op import Sparse, sparse
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -178,7 +178,8 @@ def sparse_linear(
         product: Tensor = run(samples, values, *pattern[:-1])[0]  # type: ignore[no-untyped-call]
     else:
         *index, rows, _ = pattern
-        product = sparse(samples, values, rows, *index)[0]
+        multiply = sparse if traced(samples, values) else Sparse.apply
+        product = multiply(samples, values, rows, *index)[0]  # type: ignore[no-untyped-call]
     return product.view(*x.shape[:-1], pattern.rows)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from neuropil.kernels.compiled import run_over
+from neuropil.kernels.compiled import run_over, traced
 from neuropil.kernels.lanes import array
 from neuropil.kernels.sparse_compiled import multiply, pack, sample_product
 from neuropil.kernels.vector import REGISTER
@@ -15,12 +16,7 @@ from neuropil.kernels.vector import REGISTER
 _PATTERN = "Tensor pointers, Tensor columns, Tensor pointers_t, Tensor columns_t, Tensor order"
 
 
-@torch.library.custom_op(
-    "neuropil::sparse",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor values, int rows, {_PATTERN}) -> (Tensor, Tensor)",
-)
-def sparse(
+def run_sparse(
     x: Tensor,
     values: Tensor,
     rows: int,
@@ -35,18 +31,20 @@ def sparse(
     return _multiply(packed, x.shape[0], rows, pointers, columns, values, None), packed
 
 
+sparse = torch.library.custom_op(
+    "neuropil::sparse",
+    run_sparse,
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor values, int rows, {_PATTERN}) -> (Tensor, Tensor)",
+)
+
+
 @sparse.register_fake
 def _(x: Tensor, values: Tensor, rows: int, *pattern: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0], rows), x.new_empty(_packed_shape(x))
 
 
-@torch.library.custom_op(
-    "neuropil::sparse_backward",
-    mutates_args=(),
-    schema=f"(Tensor g, Tensor packed, Tensor values, {_PATTERN}, bool wants_x, bool wants_values)"
-    " -> (Tensor, Tensor)",
-)
-def sparse_backward_op(
+def run_sparse_backward(
     g: Tensor,
     packed: Tensor,
     values: Tensor,
@@ -79,6 +77,15 @@ def sparse_backward_op(
             grain=16,
         )
     return g_x, g_values
+
+
+sparse_backward_op = torch.library.custom_op(
+    "neuropil::sparse_backward",
+    run_sparse_backward,
+    mutates_args=(),
+    schema=f"(Tensor g, Tensor packed, Tensor values, {_PATTERN}, bool wants_x, bool wants_values)"
+    " -> (Tensor, Tensor)",
+)
 
 
 @sparse_backward_op.register_fake
@@ -135,6 +142,7 @@ def _pack(x: Tensor) -> Tensor:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, values, _, *pattern = inputs
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1], values, *pattern)
 
 
@@ -142,8 +150,26 @@ def _backward(ctx: Any, g: Tensor | None, _: Tensor | None) -> tuple[Tensor | No
     wants_x, wants_values = ctx.needs_input_grad[:2]
     if g is None:
         return (None,) * 8
-    g_x, g_values = sparse_backward_op(g, *ctx.saved_tensors, wants_x, wants_values)
+    compute: Any = sparse_backward_op if traced(g) else run_sparse_backward
+    g_x, g_values = compute(g, *ctx.saved_tensors, wants_x, wants_values)
     return g_x if wants_x else None, g_values if wants_values else None, *[None] * 6
 
 
 sparse.register_autograd(_backward, setup_context=_setup_context)
+
+
+class Sparse(torch.autograd.Function):
+    """The same without torch's dispatcher, which costs as much as a small product."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Product and packed input."""
+        found = run_sparse(*arguments)
+        _setup_context(ctx, arguments, found)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        """Gradients of input and values."""
+        return _backward(ctx, g, None)
