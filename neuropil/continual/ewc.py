@@ -34,7 +34,7 @@ class EWC(QuadraticPenalty):
         predict: `inputs -> logits`, when that is not `model(inputs)`.
         via: "loss" adds the penalty to the loss; "gradients" adds its gradient to that of the loss, the same step, and
             the loss told is the task's alone. Where no other plugin acts on loss or gradients both take as long: of a
-            perceptron 784-256-10 on 64 images 1.2 times a plain step's time, beside others 1.6 and 1.3 times. Springs
+            perceptron 784-256-10 on 64 images 1.25 times a plain step's time, beside others 1.6 and 1.3 times. Springs
             are two more arrays of weights, which do not fit into a core's cache beside weights and gradients; a
             larger batch or a convolutional network hides them. List "gradients" before other plugins: the first of
             them may change the gradients where they lie.
