@@ -84,9 +84,9 @@ def test_the_block_way_is_gone(monkeypatch):
     assert_close(sparse_linear(x, values, pattern), wanted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
-    samples=st.sampled_from([1, 2, 3, 7, 8, 9, 16, 33, 64, 127, 130, 300]),
+    samples=st.sampled_from([1, 3, 8, 9, 33, 64, 130, 300]),
     rows=st.sampled_from([16, 17, 32, 40, 63, 129]),
     features=st.sampled_from([16, 31, 32, 33, 70, 200]),
     size=st.sampled_from([16, 32, 64]),
