@@ -39,6 +39,10 @@ def strategy_of(inputs, make_plugins, judge=False):
         if k < 2:
             model.append(nn.ReLU())
 
+    def judged(strategy):
+        found = strategy.eval(both.test_stream, num_workers=0)
+        return [next(value for name, value in found.items() if "Exp000" in name)]
+
     def run():
         net = copy.deepcopy(model)
         strategy = SupervisedTemplate(
@@ -51,12 +55,10 @@ def strategy_of(inputs, make_plugins, judge=False):
             eval_mb_size=500,  # as ours
             evaluator=EvaluationPlugin(*([accuracy_metrics(experience=True)] if judge else [])),
         )
-        first = []
+        first = judged(strategy) if judge else []  # before the first task too, as ours
         for experience in both.train_stream:
             strategy.train(experience, shuffle=judge, num_workers=0)
-            if judge:
-                found = strategy.eval(both.test_stream, num_workers=0)
-                first.append(next(value for name, value in found.items() if "Exp000" in name))
+            first += judged(strategy) if judge else []
         return {"accuracy": np.array(first)} if judge else {"weight": net[2].weight.detach().numpy()}
 
     return run

@@ -2,9 +2,9 @@
 
 A `continual step` is learning alone, each library drawing its own batches of 32 from samples in memory: ours with a
 loop over `Backprop.update`, theirs with `strategy.train`. A `continual run` is what a user does with them, at the batch
-size of most of Avalanche's examples: the same `TensorDataset`s are shuffled, learned task after task and judged after
-each on samples of both; ours with `Trainer.fit`, which judges before the first task too, theirs with `strategy.train`
-and `strategy.eval`. Times of a run are per learning step, judging included.
+size of most of Avalanche's examples: the same `TensorDataset`s are shuffled, learned task after task and judged before
+the first and after each on samples of both; ours with `Trainer.fit`, theirs with `strategy.train` and
+`strategy.eval`. Times of a run are per learning step, judging included.
 """
 
 from __future__ import annotations

@@ -122,13 +122,10 @@ class AGEM(Plugin):
             return gradients
         (reference,), (direction,) = self.references, self.directions()
         shared = [name for name in gradients if name in reference]
-        along, square = (
-            torch.stack([(left[name] * reference[name]).sum() for name in shared]).sum()
-            for left in (gradients, direction)
-        )
+        along = _inner(gradients, reference, shared)
         if not along < 0:
             return gradients
-        factor = along / square.clamp_min(1e-30)
+        factor = along / _inner(direction, reference, shared).clamp_min(1e-30)
         return gradients | {name: gradients[name] - factor * direction[name] for name in shared}
 
     def after_task(self, task: Task) -> None:
@@ -143,3 +140,8 @@ class AGEM(Plugin):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.buffer.load_state_dict(state)
+
+
+def _inner(left: Gradients, right: Gradients, names: Sequence[str]) -> Tensor:
+    """Inner product of two gradients over some parameters."""
+    return torch.stack([(left[name] * right[name]).sum() for name in names]).sum()

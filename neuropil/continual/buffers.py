@@ -114,8 +114,8 @@ class ReplayBuffer:
 
     def select(self, index: Tensor) -> Batch:
         """Remembered samples by their position."""
-        inputs, targets, tasks = self._filled()
-        return Batch(inputs[index], targets[index], self._allowed(tasks[index]))
+        inputs, targets, tasks = (part.index_select(0, index) for part in self._filled())
+        return Batch(inputs, targets, self._allowed(tasks))
 
     def positions(self, task: int) -> Tensor:
         """Where the samples of a task are."""
@@ -147,8 +147,9 @@ class ReplayBuffer:
         return self._memory
 
     def _allowed(self, tasks: Tensor) -> Tensor | None:
-        known = [self._classes[task] for task in tasks.tolist()]
-        return allowed_answers(known)
+        if all(classes is None for classes in self._classes):
+            return None
+        return allowed_answers([self._classes[task] for task in tasks.tolist()])
 
 
 def allowed_answers(per_sample: Sequence[tuple[int, ...] | None]) -> Tensor | None:

@@ -62,13 +62,14 @@ class LwF(Plugin):
         """The penalty, before `strength`, for the model's present `output` to `inputs`."""
         old = self.teacher(inputs).detach()
         parts = [head for head in (*self.heads, self.seen) if head]
-        return torch.stack([self._divergence(old, output, head) for head in parts]).sum()
+        first, *others = (self._divergence(old, output, head) for head in parts)
+        return torch.stack([first, *others]).sum() if others else first
 
     def _divergence(self, old: Tensor, new: Tensor, classes: tuple[int, ...]) -> Tensor:
         at = list(classes)
-        if max(at) + 1 == len(at):
+        if max(at) + 1 == len(at) < new.shape[-1]:
             old, new = old[..., : len(at)], new[..., : len(at)]
-        else:
+        elif max(at) + 1 > len(at):
             old, new = old[..., at], new[..., at]
         target = functional.log_softmax(old / self.temperature, -1).flatten(0, -2)
         answer = functional.log_softmax(new / self.temperature, -1).flatten(0, -2)

@@ -153,8 +153,9 @@ class Trainer:
             plugin.before_eval()
         right = total = 0
         with evaluating(self.model), _saying(lambda: f"task {task.name!r}, {split} samples"):
+            device = self._device()
             for batch in batches(getattr(task, split), 500, shuffle=False):
-                batch = self._place(batch)
+                batch = self._place(batch, device)
                 answer = _choose(self.learner.predict(batch.inputs), task.classes)
                 right += int((answer == batch.targets).sum())
                 total += len(batch.targets)
@@ -177,6 +178,7 @@ class Trainer:
             for plugin in self.learner.plugins:
                 plugin.before_task(task)
         self.model.train()
+        device = self._device()
         for epoch in range(first_epoch, self.epochs):
             start = first_batch if epoch == first_epoch else 0
             if start == 0:
@@ -184,7 +186,7 @@ class Trainer:
                     plugin.before_epoch(epoch)
             for number, batch in enumerate(self._batches(task, index, epoch, start), start):
                 self._position = None
-                measured = self.learner.update(self._place(batch))
+                measured = self.learner.update(self._place(batch, device))
                 self.history.losses.append(measured["loss"])
                 self.step += 1
                 self._position = (index, epoch, number + 1)
@@ -217,9 +219,11 @@ class Trainer:
         ]
         self.history.accuracy_matrix.append(row)
 
-    def _place(self, batch: Batch) -> Batch:
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    def _place(self, batch: Batch, device: torch.device) -> Batch:
         if self.fabric is None:
-            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
             if device.type == "cpu":
                 return batch
             return Batch(batch.inputs.to(device), batch.targets.to(device), batch.classes)
