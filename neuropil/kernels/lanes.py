@@ -23,10 +23,12 @@ def check_per_neuron(caller: str, name: str, parameter: Tensor, features: Sequen
     >>> import torch
     >>> check_per_neuron("lif_scan", "decay", torch.ones(8, 1, 1), (8, 4, 4))
     """
+    if parameter.numel() == 1:
+        return
     fits = parameter.dim() <= len(features) and all(
         mine in (1, theirs) for mine, theirs in zip(parameter.shape[::-1], features[::-1], strict=False)
     )
-    if not fits and parameter.numel() != 1:
+    if not fits:
         raise ShapeError(
             f"{caller}: {name} has shape {list(parameter.shape)}, expected one number or a shape that "
             f"broadcasts to the features {list(features)}"

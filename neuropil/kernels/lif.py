@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Reset = Literal["subtract", "zero"]
 Memory = Literal["save", "recompute"]
+_CHOICES = get_args(Reset), get_args(Memory)
 
 
 class SpikeFunction(Protocol):
@@ -259,7 +260,7 @@ def _check(
     x: Tensor, membrane: Tensor | None, decay: Tensor, threshold: Tensor, reset: str, memory: str
 ) -> None:
     """Refuse arguments that do not fit together."""
-    for name, value, choices in (("reset", reset, get_args(Reset)), ("memory", memory, get_args(Memory))):
+    for name, value, choices in zip(("reset", "memory"), (reset, memory), _CHOICES, strict=True):
         if value not in choices:
             raise ConfigError(f"lif_scan: {name}={value!r} is unknown{nearest(str(value), choices)}")
     if x.dim() < 2 or not x.is_floating_point():
