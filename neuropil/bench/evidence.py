@@ -128,7 +128,7 @@ def replay(
     computed = compute_trials(study, replayed, executor=executor, cached=False, on_event=on_event)
     for failure in computed.failures.values():
         return Row(name, "unverified", f"arm {failure.arm}, seed {failure.seed}: {failure.message}")
-    for record in computed.records.values():
+    for record in (computed.records[job.key] for job in replayed):  # not in the order in which they ended
         if difference := _difference(result, record):
             return Row(name, "unverified", difference)
     stamp = {"files": _rows(code), "data": data, "verified": machine()}
