@@ -24,7 +24,7 @@ from neuropil.kernels.sparse_op import sparse, sparse_backward_op
 
 @pytest.fixture(autouse=True)
 def never_dense(monkeypatch):
-    for name in ("_DENSE_FROM", "_DENSE_FROM_BLOCKS"):
+    for name in ("_DENSE_FROM", "_DENSE_FROM_FOR_FEW", "_DENSE_FROM_BLOCKS"):
         monkeypatch.setattr(module, name, 2.0)
 
 
@@ -124,11 +124,17 @@ def test_threads_change_no_bit():
         assert all(map(torch.equal, grads, results[0][1]))
 
 
-def test_many_entries_are_multiplied_densely(monkeypatch):
-    x, values, pattern = problem(3, 8, 8, 0.9)
+@pytest.mark.parametrize(
+    ("samples", "density", "is_dense"), [(3, 0.9, True), (64, 0.6, False), (65, 0.6, True), (65, 0.4, False)]
+)
+def test_many_entries_are_multiplied_densely(monkeypatch, samples, density, is_dense):
+    x, values, pattern = problem(samples, 20, 20, density)
     monkeypatch.setattr(module, "_DENSE_FROM", 0.5)
-    monkeypatch.setattr(module, "sparse", None)  # the kernel must not be asked
+    monkeypatch.setattr(module, "_DENSE_FROM_FOR_FEW", 0.75)
+    asked = []
+    monkeypatch.setattr(module.Sparse, "apply", lambda *given: asked.append(1) or sparse(*given))
     assert_close(sparse_linear(x, values, pattern), x @ dense_weight(values, pattern).mT)
+    assert asked == [1] * (not is_dense)
 
 
 def test_dense_and_back_pass_gradcheck_and_opcheck():
