@@ -37,9 +37,8 @@ def addresses(*columns: Sequence[Tensor]) -> Addresses | None:
     rows, end = [], 0
     for together in zip(*columns, strict=True):
         count, row = together[0].numel(), []
-        for (
-            tensor
-        ) in together:  # the questions in one place: asked of every tensor, they are most of the time
+        # the questions in one place: asked of every tensor, they are most of the time
+        for tensor in together:
             if (
                 tensor.dtype is not dtype
                 or not tensor.is_cpu

@@ -26,13 +26,7 @@ from neuropil.training.stepping import add_pull, clear_gradients, make_step, onl
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-CARRY_TIME = (
-    AxonalDelay,
-    DelayLinear,
-    AlphaSynapse,
-    DoubleExponentialSynapse,
-    ExponentialSynapse,
-)  # errors, back
+CARRY_TIME = (AxonalDelay, DelayLinear, AlphaSynapse, DoubleExponentialSynapse, ExponentialSynapse)  # errors, back
 
 
 class Learner:

@@ -131,9 +131,8 @@ def acts(plugin: Plugin, *names: str, as_in: type[Plugin] = Plugin) -> bool:
     False
     """
     kind, own = type(plugin), getattr(plugin, "__dict__", ())
-    if (
-        kind.__getattribute__ is not object.__getattribute__
-    ):  # who answers for others may answer with anything
+    # who answers for others may answer with anything
+    if kind.__getattribute__ is not object.__getattribute__:
         return True
     for name in names:  # noqa: SIM110  (once a step: a generator costs as much as the questions)
         if getattr(kind, name) is not getattr(as_in, name) or name in own:
