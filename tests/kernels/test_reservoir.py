@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
-import textwrap
 import warnings
 
 import numpy as np
@@ -27,6 +24,7 @@ from neuropil.kernels.reservoir import (
 )
 from neuropil.kernels.reservoir_compiled import leaky_run, leaky_shared, tanh_row
 from neuropil.kernels.reservoir_op import _chunks, leaky_reservoir, spiking_reservoir
+from tests.forked import is_same_in_a_fork
 
 warnings.filterwarnings("ignore", message="Sparse CS. tensor support is in beta state")
 
@@ -216,28 +214,15 @@ def test_chunks_are_whole_lines_and_about_the_same_work():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_shares_steps_on_threads_of_its_own():
-    code = """
-        import os, torch
+    setup = """
         from neuropil.kernels.reservoir import leaky_reservoir_scan
-        torch.set_num_threads(2)
         g = torch.Generator().manual_seed(0)
         draw = lambda *shape: torch.randn(shape, generator=g)
         dense = draw(300, 300) / 10
         connections = (dense * (dense > 0.1)).to_sparse_csr()  # here: torch's threads are gone in the child
         arguments = draw(20, 1, 2), draw(1, 300), connections, draw(300, 2)
-        expected = leaky_reservoir_scan(*arguments)
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if torch.equal(leaky_reservoir_scan(*arguments), expected) else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.stdout.strip() == "0", run.stderr
+    assert is_same_in_a_fork(setup, "leaky_reservoir_scan(*arguments)")
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ import torch
 from neuropil.kernels import compiled
 from neuropil.kernels.compiled import kernel, run_over
 from neuropil.kernels.team import find_team
+from tests.forked import is_same_in_a_fork
 
 
 @kernel
@@ -58,22 +56,8 @@ def test_a_kernel_that_fails_on_the_team_is_told():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_does_without_the_team():
-    code = """
-        import os, torch, numpy as np
+    setup = """
         from neuropil.kernels.leaky import leaky_scan
-        torch.set_num_threads(2)
         x, state = torch.ones(50, 4, 2000), torch.zeros(4, 2000)
-        expected = leaky_scan(x, state, torch.tensor(0.5))[1]
-        child = os.fork()
-        if child == 0:
-            same = torch.equal(leaky_scan(x, state, torch.tensor(0.5))[1], expected)
-            os._exit(0 if same else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.stdout.strip() == "0", run.stderr
+    assert is_same_in_a_fork(setup, "leaky_scan(x, state, torch.tensor(0.5))[1]")
