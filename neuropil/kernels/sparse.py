@@ -21,7 +21,7 @@ from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_den
 from neuropil.kernels.sparse_block_op import BlockSparse, block_sparse
 from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
-from neuropil.kernels.sparse_op import Sparse, sparse
+from neuropil.kernels.sparse_op import NARROWEST, Sparse, run_sparse, sparse
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -92,7 +92,7 @@ def entry_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
 def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Tensor]:
     """Where the rows of all panels of a matrix with entries `(i, j)` begin, and the order of its entries."""
     density = i.numel() / max(1, rows * features)
-    panel = 64
+    panel = NARROWEST
     while panel < features and panel * density < _RUN:
         panel *= 2
     row = j // panel * rows + i
@@ -180,8 +180,12 @@ def sparse_linear(
         product: Tensor = run(samples, values, *pattern[:-1])[0]  # type: ignore[no-untyped-call]
     else:
         *index, rows, _ = pattern
-        multiply = sparse if traced(samples, values) else Sparse.apply
-        product = multiply(samples, values, rows, *index)[0]  # type: ignore[no-untyped-call]
+        if traced(samples, values):
+            product = sparse(samples, values, rows, *index)
+        elif torch.is_grad_enabled() and (samples.requires_grad or values.requires_grad):
+            product = Sparse.apply(samples, values, rows, index)  # type: ignore[no-untyped-call]
+        else:
+            product = run_sparse(samples, values, rows, *index)
     return product.view(*x.shape[:-1], pattern.rows)
 
 

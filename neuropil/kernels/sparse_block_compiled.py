@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
+from neuropil.kernels.sparse_compiled import line_space
 from neuropil.kernels.vector import length, load, load_rows, scaled_add_rows, store, store_rows, transpose
 
 Array = Any  # numpy arrays, as Numba sees them
@@ -36,14 +37,6 @@ def pack_panels(start: int, stop: int, x: Array, packed: Array, parts: tuple[int
             else:
                 for j in range(size):
                     target[to + j] = source[at + j] if first + j < features else x.dtype.type(0)
-
-
-@kernel_part
-def line_space(numbers: int, like: Array) -> Array:
-    """Room for numbers from the start of a cache line on, as a vector that spans two lines costs twice."""
-    space = np.empty(numbers + 64 // like.itemsize, like.dtype)
-    begin = -space.ctypes.data % 64 // like.itemsize
-    return space[begin : begin + numbers]
 
 
 @kernel_part

@@ -1,9 +1,10 @@
 """The loops behind `neuropil.kernels.sparse`, on blocks of samples that fill a few vector registers.
 
-Activity is packed as `[blocks, features, samples]`, so that a stored weight meets one contiguous vector of samples. The
-matrix is cut into panels of neighbouring columns, stored one after the other and each row by row: a panel's piece of
-the input stays in a near cache while the rows stream by. No loop stores where another thread, or its own next
-step, loads: the transposed product has its own order of the same entries.
+The matrix is cut into panels of neighbouring columns, stored one after the other and each row by row. Whoever
+computes some rows packs a panel's piece of the input as `[features, samples]`, so that a stored weight meets one
+contiguous vector of samples, and keeps it in a near cache while the rows stream by. Every thread packs for itself:
+what another one has just written takes longer to fetch. No loop stores where another thread, or its own next step,
+loads: the transposed product has its own order of the same entries.
 """
 
 from __future__ import annotations
@@ -18,23 +19,29 @@ from neuropil.kernels.vector import load, product_add, scaled_add, store, total,
 Array = Any  # numpy arrays, as Numba sees them
 
 
-@kernel
-def pack(start: int, stop: int, x: Array, packed: Array) -> None:
-    """Features `start` to `stop` of `x [samples, features]` to `packed [blocks, features, width]`, zeros behind."""
+@kernel_part
+def line_space(numbers: int, like: Array) -> Array:
+    """Room for numbers from the start of a cache line on, as a vector that spans two lines costs twice."""
+    space = np.empty(numbers + 64 // like.itemsize, like.dtype)
+    begin = -space.ctypes.data % 64 // like.itemsize
+    return space[begin : begin + numbers]
+
+
+@kernel_part
+def pack(x: Array, flat: Array, sample: int, width: int, first: int, stop: int, packed: Array) -> None:
+    """Features `first` to `stop` of `width` samples of `x [samples, features]` from `sample` on, zeros behind."""
     samples, features = x.shape
-    blocks, _, width = packed.shape
     tile = 64 // x.itemsize
-    flat, target = x.reshape(-1), packed.reshape(-1)
-    for first in range(start, stop, tile):
-        for sample in range(0, blocks * width, tile):
-            at = (sample // width * features + first) * width + sample % width
-            if sample + tile <= samples and first + tile <= stop:
-                transpose(flat, sample * features + first, features, target, at, width)
+    for start in range(first, stop, tile):
+        for here in range(sample, sample + width, tile):
+            at = (start - first) * width + here - sample
+            if here + tile <= samples and start + tile <= stop:
+                transpose(flat, here * features + start, features, packed, at, width)
             else:
-                for i in range(min(tile, stop - first)):
+                for i in range(min(tile, stop - start)):
                     for j in range(tile):
-                        there = sample + j < samples
-                        target[at + i * width + j] = x[sample + j, first + i] if there else x.dtype.type(0)
+                        there = here + j < samples
+                        packed[at + i * width + j] = x[here + j, start + i] if there else x.dtype.type(0)
 
 
 @kernel_part
@@ -66,6 +73,7 @@ def multiply(
     start: int,
     stop: int,
     panels: int,
+    size: int,
     pointers: Array,
     columns: Array,
     values: Array,
@@ -76,40 +84,28 @@ def multiply(
 ) -> None:
     """Rows `start` to `stop` of the product, `y [samples, rows]`; entry `k` weighs `values[order[k]]`.
 
-    `x` is packed; an `order` of None is the identity.
+    A panel has `size` columns; an `order` of None is the identity.
     """
+    samples, features = x.shape
     rows, width = y.shape[1], len(parts) * 64 // x.itemsize
-    unit, one, two = x.dtype.type(1), np.uintp(1), np.uintp(2)
-    source, flat = x.reshape(-1), y.reshape(-1)
-    local = np.empty((stop - start) * width, x.dtype)
-    for block in range(x.shape[0]):
-        base = block * x.shape[1]
+    source, target = x.reshape(-1), y.reshape(-1)
+    near, sums_of = line_space(size * width, x), line_space((stop - start) * width, x)
+    for sample in range(0, samples, width):
         for panel in range(panels):
+            first, line = panel * size, panel * rows
+            pack(x, source, sample, width, first, min(first + size, features), near)
             for row in range(start, stop):
-                entry = panel * rows + row
-                begin, end = np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])
+                begin, end = np.uintp(pointers[line + row]), np.uintp(pointers[line + row + 1])
                 if panel > 0 and begin == end:
                     continue
                 at = (row - start) * width
-                sums = zeros(local, parts) if panel == 0 else load(local, at, parts)
-                others = zeros(local, parts)  # a second sum, so that one need not wait for the other
-                for k in range(begin, end - (end - begin) % two, two):
+                sums = zeros(near, parts) if panel == 0 else load(sums_of, at, parts)
+                for k in range(begin, end):
                     sums = scaled_add(
-                        weight(values, order, k), load(source, (base + columns[k]) * width, parts), sums
+                        weight(values, order, k), load(near, (columns[k] - first) * width, parts), sums
                     )
-                    others = scaled_add(
-                        weight(values, order, k + one),
-                        load(source, (base + columns[k + one]) * width, parts),
-                        others,
-                    )
-                if (end - begin) % two:
-                    k = end - one  # type: ignore[assignment]
-                    sums = scaled_add(
-                        weight(values, order, k), load(source, (base + columns[k]) * width, parts), sums
-                    )
-                sums = scaled_add(unit, others, sums)
-                store(local, at, sums)
-        unpack(local, width, block * width, start, stop, y, flat)
+                store(sums_of, at, sums)
+        unpack(sums_of, width, sample, start, stop, y, target)
 
 
 @kernel
@@ -117,6 +113,7 @@ def sample_product(
     start: int,
     stop: int,
     panels: int,
+    size: int,
     pointers: Array,
     columns: Array,
     g: Array,
@@ -124,22 +121,25 @@ def sample_product(
     out: Array,
     parts: tuple[int, ...],
 ) -> None:
-    """Entries in rows `start` to `stop` of the dense product of `g` and `x` transposed, both packed."""
-    blocks, rows, width = g.shape
+    """Entries in rows `start` to `stop` of the product `g^T x`, of `[samples, rows]` and `[samples, features]`."""
+    samples, features = x.shape
+    rows, width = g.shape[1], len(parts) * 64 // x.itemsize
     left, right = g.reshape(-1), x.reshape(-1)
-    for block in range(blocks):
-        base = block * x.shape[1]
+    near, mine = line_space(size * width, x), line_space((stop - start) * width, x)
+    for sample in range(0, samples, width):
+        pack(g, left, sample, width, start, stop, mine)
         for panel in range(panels):
+            first, line = panel * size, panel * rows
+            pack(x, right, sample, width, first, min(first + size, features), near)
             for row in range(start, stop):
-                entry = panel * rows + row
-                begin, end = np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])
+                begin, end = np.uintp(pointers[line + row]), np.uintp(pointers[line + row + 1])
                 if begin == end:
                     continue
-                here = load(left, (block * rows + row) * width, parts)
+                here = load(mine, (row - start) * width, parts)
                 for k in range(begin, end):
-                    there = load(right, (base + columns[k]) * width, parts)
-                    share = total(product_add(here, there, zeros(left, parts)))
-                    out[k] = share if block == 0 else out[k] + share
+                    there = load(near, (columns[k] - first) * width, parts)
+                    share = total(product_add(here, there, zeros(near, parts)))
+                    out[k] = share if sample == 0 else out[k] + share
 
 
 @kernel
