@@ -82,8 +82,8 @@ def weight_gradient_op(spikes: Tensor, g: Tensor) -> Tensor:
 
 
 def _run(function: Kernel, lanes: int, events: Events, dense: Tensor, out: Tensor, grain: int) -> None:
-    work = events.active * out.numel() // len(events.spikes)
-    arguments = (events.ends, events.neurons, events.spikes, array(dense), out.numpy(), _PARTS, _PARTS[:1])
+    work = events.active * out.numel() // len(events.ends)
+    arguments = (events.ends, events.neurons, events.worth, array(dense), out.numpy(), _PARTS, _PARTS[:1])
     run_over(function, lanes, work, *arguments, grain=grain)
 
 

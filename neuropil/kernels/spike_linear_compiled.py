@@ -1,6 +1,7 @@
 """The loops behind `neuropil.kernels.spike_linear`, which turn the layer's weights a piece at a time, in a near cache.
 
-Events are those of `neuropil.kernels.spikes_compiled`: chunk by chunk, `ends [chunks, rows]` and who in `neurons`.
+Events are those of `neuropil.kernels.spikes_compiled`: row by row, who in `neurons` and with what value in `worth`;
+chunk by chunk of a row they end at `ends [rows, 1 + chunks]`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def linear_columns(
     stop: int,
     ends: Array,
     neurons: Array,
-    spikes: Array,
+    worth: Array,
     weight: Array,
     out: Array,
     parts: tuple[int, ...],
@@ -52,32 +53,32 @@ def linear_columns(
     wide, even = size // width * width, size // single * single
     panel = np.empty((PANEL, size), weight.dtype)
     flat, target = panel.reshape(-1), out.reshape(-1)
-    for chunk in range(len(ends)):
-        begin_neuron, end, who = chunk * PANEL, 0, neurons[chunk]
+    for chunk in range(ends.shape[1] - 1):
+        begin_neuron = chunk * PANEL
         turn(weight, start, stop, begin_neuron, min(begin_neuron + PANEL, weight.shape[1]), panel, flat)
         for sample in range(len(out)):
-            begin, end = end, ends[chunk, sample]
+            begin, end = ends[sample, chunk], ends[sample, chunk + 1]
             if begin == end and chunk > 0:
                 continue
             to = sample * columns + start
             for at in range(0, wide, width):
                 sums = zeros(target, parts) if chunk == 0 else load(target, to + at, parts)
                 for k in range(np.uintp(begin), np.uintp(end)):
-                    n = np.intp(who[k])
+                    n = np.intp(neurons[k])
                     row = load(flat, (n - begin_neuron) * size + at, parts)
-                    sums = scaled_add(spikes[sample, n], row, sums)
+                    sums = scaled_add(worth[k], row, sums)
                 store(target, to + at, sums)
             for at in range(wide, even, single):
                 total = zeros(target, part) if chunk == 0 else load(target, to + at, part)
                 for k in range(np.uintp(begin), np.uintp(end)):
-                    n = np.intp(who[k])
+                    n = np.intp(neurons[k])
                     piece = load(flat, (n - begin_neuron) * size + at, part)
-                    total = scaled_add(spikes[sample, n], piece, total)
+                    total = scaled_add(worth[k], piece, total)
                 store(target, to + at, total)
             for at in range(even, size):
                 rest = weight.dtype.type(0) if chunk == 0 else out[sample, start + at]
                 for k in range(begin, end):
-                    rest += spikes[sample, who[k]] * panel[who[k] - begin_neuron, at]
+                    rest += worth[k] * panel[neurons[k] - begin_neuron, at]
                 out[sample, start + at] = rest
 
 
@@ -87,7 +88,7 @@ def weight_gradient_columns(
     stop: int,
     ends: Array,
     samples: Array,
-    spikes: Array,
+    worth: Array,
     g: Array,
     out: Array,
     parts: tuple[int, ...],
@@ -95,7 +96,8 @@ def weight_gradient_columns(
 ) -> None:
     """Columns `start` to `stop` of `out [outputs, neurons] = g.T @ spikes`, from events by neuron.
 
-    `spikes` is transposed, `[neurons, samples]`. As many neurons as fill a register are summed before they are turned.
+    Events are those of the transposed spikes, `[neurons, samples]`. As many neurons as fill a register are summed
+    before they are turned.
     """
     single = 64 // g.itemsize
     width, columns = len(parts) * single, g.shape[1]
@@ -106,30 +108,23 @@ def weight_gradient_columns(
         last = min(first + single, stop)
         for neuron in range(first, last):
             to = (neuron - first) * columns
+            begin, end = ends[neuron, 0], ends[neuron, -1]
             for at in range(0, wide, width):
                 sums = zeros(flat, parts)
-                for chunk in range(len(ends)):
-                    begin = ends[chunk, neuron - 1] if neuron > 0 else 0
-                    for k in range(np.uintp(begin), np.uintp(ends[chunk, neuron])):
-                        sample = np.intp(samples[chunk, k])
-                        row = load(source, sample * columns + at, parts)
-                        sums = scaled_add(spikes[neuron, sample], row, sums)
+                for k in range(np.uintp(begin), np.uintp(end)):
+                    row = load(source, np.intp(samples[k]) * columns + at, parts)
+                    sums = scaled_add(worth[k], row, sums)
                 store(flat, to + at, sums)
             for at in range(wide, even, single):
                 total = zeros(flat, part)
-                for chunk in range(len(ends)):
-                    begin = ends[chunk, neuron - 1] if neuron > 0 else 0
-                    for k in range(np.uintp(begin), np.uintp(ends[chunk, neuron])):
-                        sample = np.intp(samples[chunk, k])
-                        piece = load(source, sample * columns + at, part)
-                        total = scaled_add(spikes[neuron, sample], piece, total)
+                for k in range(np.uintp(begin), np.uintp(end)):
+                    piece = load(source, np.intp(samples[k]) * columns + at, part)
+                    total = scaled_add(worth[k], piece, total)
                 store(flat, to + at, total)
             for at in range(even, columns):
                 rest = g.dtype.type(0)
-                for chunk in range(len(ends)):
-                    begin = ends[chunk, neuron - 1] if neuron > 0 else 0
-                    for k in range(begin, ends[chunk, neuron]):
-                        rest += spikes[neuron, samples[chunk, k]] * g[samples[chunk, k], at]
+                for k in range(begin, end):
+                    rest += worth[k] * g[samples[k], at]
                 block[neuron - first, at] = rest
         for at in range(0, columns, single):
             if at + single <= columns and last - first == single:

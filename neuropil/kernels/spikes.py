@@ -11,13 +11,14 @@ from torch import Tensor
 from neuropil.errors import ShapeError
 from neuropil.kernels.compiled import run_over, serves
 from neuropil.kernels.lanes import array
-from neuropil.kernels.spikes_compiled import CHUNK, add_alone, add_rows, find_events
+from neuropil.kernels.spikes_compiled import CHUNK, add_rows, find_and_add, find_events
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 _DENSE_FROM = 0.3  # share of active neurons from which a dense product is faster
 _DENSE_FROM_ALONE = 0.7  # for one sample, where a dense product has to read all weights for little work
+_AT_ONCE = 1 << 18  # spikes: every thread had better look at so many than wait for others to do so
 _USUAL = 16  # of so many neurons one is active, where it has to be guessed
 _PARTS = (0,) * 4
 _COLUMNS = 1024  # that one thread takes at a time: rows long enough to stream
@@ -66,35 +67,38 @@ def spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
 
 
 def _spike_rows(spikes: Tensor, weight: Tensor) -> Tensor:
-    if len(spikes) == 1:
-        return _one_sample(spikes.contiguous(), weight)
+    if spikes.numel() <= _AT_ONCE:
+        return _at_once(spikes.contiguous(), weight)
     events = events_of(spikes)
     if events.active > spikes.numel() * _DENSE_FROM:
         return spikes @ weight
     return add_events(events, weight)
 
 
-def _one_sample(spikes: Tensor, weight: Tensor) -> Tensor:
-    """The product for a contiguous `[1, neurons]`: what takes longest is calling, so it is one call."""
-    neurons, outputs = weight.shape
-    out = weight.new_empty(1, outputs)
+def _at_once(spikes: Tensor, weight: Tensor) -> Tensor:
+    """The product for few contiguous spikes: one call, as Python that sums have driven out of the caches is slow."""
+    samples, (neurons, outputs) = len(spikes), weight.shape
+    alone = samples == 1
+    most = int(samples * neurons * (_DENSE_FROM_ALONE if alone else _DENSE_FROM))
+    out = weight.new_empty(samples, outputs)
     active = np.empty(1, np.float32 if weight.dtype is torch.float32 else np.float64)
     run_over(
-        add_alone,
+        find_and_add,
         outputs,
-        neurons * outputs // _USUAL,
+        samples * neurons * outputs // _USUAL,
         spikes.data_ptr(),
         weight.data_ptr(),
         out.data_ptr(),
-        neurons,
-        outputs,
-        int(neurons * _DENSE_FROM_ALONE),
+        (samples, neurons, outputs),
+        neurons if alone else CHUNK,
+        _COLUMNS,
+        most,
         active,
         _PARTS,
         _PARTS[:1],
-        grain=_columns(outputs),
+        grain=-(-outputs // torch.get_num_threads() // 64) * 64,
     )
-    return spikes @ weight if active[0] > neurons * _DENSE_FROM_ALONE else out
+    return spikes @ weight if active[0] > most else out
 
 
 def _columns(outputs: int) -> int:
@@ -103,28 +107,27 @@ def _columns(outputs: int) -> int:
 
 
 class Events(NamedTuple):
-    """Active neurons of `spikes [samples, neurons]`, chunk by chunk of neurons (see `find_events`)."""
+    """Active neurons of `spikes [samples, neurons]`, sample by sample, and their values (see `find_events`)."""
 
     active: int
     ends: Any
     neurons: Any
-    spikes: Any
+    worth: Any
 
 
 def events_of(spikes: Tensor, size: int = CHUNK) -> Events:
-    """Find the entries of `spikes` that are not zero, in chunks of `size` neurons."""
+    """Find the entries of `spikes` that are not zero; where chunks of `size` neurons end is noted."""
     samples, count = spikes.shape
     values = array(spikes)
-    chunks = -(-count // size)
-    ends = np.empty((chunks, samples), np.int64)
-    neurons = np.empty((chunks, samples * min(count, size)), np.int32)
-    run_over(find_events, count, spikes.numel(), values, ends, neurons, size, _PARTS, grain=size)
-    return Events(sum(ends[:, -1].tolist()), ends, neurons, values)
+    ends = np.empty((samples, 1 - -count // size), np.int64)
+    neurons, worth = np.empty(values.size, np.int32), np.empty(values.size, values.dtype)
+    run_over(find_events, samples, values.size, values, ends, neurons, worth, size, _PARTS, grain=1)
+    return Events(int((ends[:, -1] - ends[:, 0]).sum()), ends, neurons, worth)
 
 
 def add_events(events: Events, weight: Tensor) -> Tensor:
     """Sums `[samples, outputs]` of rows of a contiguous `weight [neurons, outputs]`, times what spikes are worth."""
-    samples, outputs = len(events.spikes), weight.shape[1]
+    samples, outputs = len(events.ends), weight.shape[1]
     out = weight.new_empty(samples, outputs)
     run_over(
         add_rows,
@@ -134,7 +137,7 @@ def add_events(events: Events, weight: Tensor) -> Tensor:
         // 4,  # an addition takes a fraction of what a thread's start is weighed by
         events.ends,
         events.neurons,
-        events.spikes,
+        events.worth,
         array(weight),
         out.numpy(),
         _PARTS,

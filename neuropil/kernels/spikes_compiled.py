@@ -1,7 +1,7 @@
 """The loops behind `neuropil.kernels.spikes`: find who was active, add up what they drive.
 
-Events lie chunk by chunk of neurons: the rows of weights of one chunk stay in the second-level cache while all samples
-add up theirs, in registers.
+Samples take turns, chunk by chunk of neurons: the rows of weights of one chunk stay in the second-level cache while all
+samples add up theirs, in registers.
 """
 
 from __future__ import annotations
@@ -11,28 +11,51 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
-from neuropil.kernels.vector import load, lowest_bit, nonzero, numbers_at, scaled_add, store, zeros
+from neuropil.kernels.vector import load, lowest_bit, nonzero, numbers_at, prefetch, scaled_add, store, zeros
 
 Array = Any  # numpy arrays, as Numba sees them
 
+AHEAD = 1024  # numbers from one that is looked at to one that is asked for, as long as it takes to come
 CHUNK = 512  # neurons: fewer leave so few events of a sample that the loops over them cost more than the sums
 
 
 @kernel_part
-def note_active(values: Array, first: int, neurons: Array, found: int, parts: tuple[int, ...]) -> int:
-    """Write who of the neurons from `first` on is active to `neurons`, from place `found` on; the next free place."""
+def note_active(
+    values: Array, first: int, neurons: Array, worth: Array, found: int, parts: tuple[int, ...]
+) -> int:
+    """Write who of the neurons from `first` on is active, and its value, from place `found` on; the next free place."""
     none, size = values.dtype.type(0), len(parts) * 64 // values.itemsize
     even = len(values) // size * size
     for begin in range(0, even, size):
+        for j in range(begin, begin + size, size // len(parts)):
+            prefetch(values, j + AHEAD)  # may lie behind the last: nothing is read there
         word = nonzero(values, begin, parts)
         while word != 0:
-            neurons[found] = first + begin + lowest_bit(word)
+            j = np.intp(begin + lowest_bit(word))
+            neurons[found], worth[found] = first + j, values[j]
             found += 1
             word &= word - np.uint64(1)
     for j in range(even, len(values)):
         if values[j] != none:
-            neurons[found] = first + j
+            neurons[found], worth[found] = first + j, values[j]
             found += 1
+    return found
+
+
+@kernel_part
+def note_chunks(
+    values: Array, found: int, ends: Array, neurons: Array, worth: Array, size: int, parts: tuple[int, ...]
+) -> int:
+    """Note a sample's active neurons and their values from place `found` on; the next free place.
+
+    `ends` is told where they begin and where those of each chunk of `size` neurons end. Values are noted beside the
+    neurons: adding up would have to wait for each, all the more on another core than the one that has read them.
+    """
+    ends[0] = found
+    for first in range(0, len(values), size):
+        chunk = values[first : min(first + size, len(values))]
+        found = note_active(chunk, first, neurons, worth, found, parts)
+        ends[first // size + 1] = found
     return found
 
 
@@ -43,19 +66,18 @@ def find_events(
     spikes: Array,
     ends: Array,
     neurons: Array,
+    worth: Array,
     size: int,
     parts: tuple[int, ...],
 ) -> None:
-    """Active ones among neurons `start` to `stop`, a multiple of `size`, by chunk, sample and neuron.
+    """Active neurons of samples `start` to `stop`, in order, and their values, from place `start * neurons` on.
 
-    `ends [chunks, samples]` says where a sample's events in its chunk's row of `neurons` end.
+    `ends [samples, 1 + chunks]` says where a sample's events begin and those of its chunks of `size` neurons end.
     """
-    for first in range(start, stop, size):
-        chunk, found = first // size, 0
-        for sample in range(len(spikes)):
-            values = spikes[sample, first : min(first + size, stop)]
-            found = note_active(values, first, neurons[chunk], found, parts)
-            ends[chunk, sample] = found
+    count = spikes.shape[1]
+    found = start * count
+    for sample in range(start, stop):
+        found = note_chunks(spikes[sample], found, ends[sample], neurons, worth, size, parts)
 
 
 @kernel_part
@@ -64,36 +86,39 @@ def add_columns(
     begin: int,
     end: int,
     first: bool,
-    sample: int,
+    to: int,
     neurons: Array,
-    spikes: Array,
+    worth: Array,
     source: Array,
     target: Array,
     columns: int,
     parts: tuple[int, ...],
 ) -> None:
-    """One vector of a sample's sums, whose first column is `at`: set if `first`, and events added."""
-    to = sample * columns + at
+    """One vector of a sample's sums, whose first column is `at`: set if `first`, and events added.
+
+    The sample's row begins at place `to` of `target`.
+    """
+    to += at
     sums = zeros(target, parts) if first else load(target, to, parts)
     for k in range(np.uintp(begin), np.uintp(end)):
         n = np.intp(neurons[k])
-        sums = scaled_add(spikes[sample, n], load(source, n * columns + at, parts), sums)
+        sums = scaled_add(worth[k], load(source, n * columns + at, parts), sums)
     store(target, to, sums)
 
 
-@kernel
-def add_rows(
+@kernel_part
+def add_chunks(
     start: int,
     stop: int,
     ends: Array,
     neurons: Array,
-    spikes: Array,
+    worth: Array,
     weight: Array,
     out: Array,
     parts: tuple[int, ...],
     part: tuple[int],
 ) -> None:
-    """Columns `start` to `stop` of `out[sample] = sum of spikes[sample, n] * weight[n]` over active neurons n.
+    """Columns `start` to `stop` of `out[sample] = sum of worth[k] * weight[neurons[k]]` over the sample's events k.
 
     As many columns at a time as `parts` hold, then as `part` holds, then one by one.
     """
@@ -102,60 +127,74 @@ def add_rows(
     wide = start + (stop - start) // width * width
     even = start + (stop - start) // single * single
     source, target = weight.reshape(-1), out.reshape(-1)
-    for chunk in range(len(ends)):
-        end, who, first = 0, neurons[chunk], chunk == 0
+    for chunk in range(ends.shape[1] - 1):
+        first = chunk == 0
         for sample in range(len(out)):
-            begin, end = end, ends[chunk, sample]
+            begin, end, to = ends[sample, chunk], ends[sample, chunk + 1], sample * columns
             if begin == end and not first:
                 continue
             for at in range(start, wide, width):
-                add_columns(at, begin, end, first, sample, who, spikes, source, target, columns, parts)
+                add_columns(at, begin, end, first, to, neurons, worth, source, target, columns, parts)
             for at in range(wide, even, single):
-                add_columns(at, begin, end, first, sample, who, spikes, source, target, columns, part)
+                add_columns(at, begin, end, first, to, neurons, worth, source, target, columns, part)
             for at in range(even, stop):
                 total = weight.dtype.type(0) if first else out[sample, at]
                 for k in range(begin, end):
-                    total += spikes[sample, who[k]] * weight[who[k], at]
+                    total += worth[k] * weight[neurons[k], at]
                 out[sample, at] = total
 
 
 @kernel
-def add_alone(
+def add_rows(
+    start: int,
+    stop: int,
+    ends: Array,
+    neurons: Array,
+    worth: Array,
+    weight: Array,
+    out: Array,
+    parts: tuple[int, ...],
+    part: tuple[int],
+) -> None:
+    """Columns `start` to `stop` of the sums of rows of `weight`, for events that `find_events` has found."""
+    add_chunks(start, stop, ends, neurons, worth, weight, out, parts, part)
+
+
+@kernel
+def find_and_add(
     start: int,
     stop: int,
     spikes: int,
     weight: int,
     out: int,
-    neurons: int,
-    outputs: int,
+    shape: tuple[int, int, int],
+    size: int,
+    width: int,
     most: int,
     active: Array,
     parts: tuple[int, ...],
     part: tuple[int],
 ) -> None:
-    """Columns `start` to `stop` of one sample's sums, if no more than `most` of its neurons are active.
+    """Columns `start` to `stop` of the sums, `width` at a time, if no more than `most` neurons are active.
 
-    `spikes`, `weight` and `out` are addresses: a call with three arrays would take longer by a microsecond.
-    Every thread finds the spikes itself. How many, it leaves in `active`, of the weights' dtype.
+    `spikes`, `weight` and `out` are addresses of contiguous arrays, `shape` says of how many samples, neurons and
+    outputs: a call with three arrays would take longer by a microsecond. Every thread finds the spikes itself. How
+    many, it leaves in `active`, of the weights' dtype.
     """
-    values = numbers_at(spikes, neurons, active)
-    who = np.empty(neurons, np.int32)
-    count = note_active(values, 0, who, 0, parts)
-    active[0] = count
-    if count > most:
+    samples, count, outputs = shape
+    values = numbers_at(spikes, samples * count, active)
+    ends = np.empty((samples, 1 - -count // size), np.int64)
+    neurons, worth = np.empty(most + count, np.int32), np.empty(most + count, active.dtype)
+    found = 0
+    for sample in range(samples):
+        row = values[sample * count : (sample + 1) * count]
+        found = note_chunks(row, found, ends[sample], neurons, worth, size, parts)
+        if found > most:
+            break
+    active[0] = found
+    if found > most:
         return
-    source, target = numbers_at(weight, neurons * outputs, active), numbers_at(out, outputs, active)
-    single = 64 // active.itemsize
-    width = len(parts) * single
-    wide = start + (stop - start) // width * width
-    even = start + (stop - start) // single * single
-    sample = values.reshape((1, neurons))
-    for at in range(start, wide, width):
-        add_columns(at, 0, count, True, 0, who, sample, source, target, outputs, parts)
-    for at in range(wide, even, single):
-        add_columns(at, 0, count, True, 0, who, sample, source, target, outputs, part)
-    for at in range(even, stop):
-        total = active.dtype.type(0)
-        for k in range(count):
-            total += values[who[k]] * source[who[k] * outputs + at]
-        target[at] = total
+    rows = numbers_at(weight, count * outputs, active).reshape((count, outputs))
+    sums = numbers_at(out, samples * outputs, active).reshape((samples, outputs))
+    for first in range(start, stop, width):
+        add_chunks(first, min(first + width, stop), ends, neurons, worth, rows, sums, parts, part)

@@ -30,17 +30,23 @@ def problem(samples, neurons, outputs, rate, dtype=torch.float64, graded=False, 
     dtype=st.sampled_from([torch.float32, torch.float64]),
     graded=st.booleans(),
     grad=st.booleans(),
+    at_once=st.sampled_from([0, 1 << 18]),
     seed=st.integers(0, 99),
 )
-def test_equals_the_dense_product(samples, neurons, outputs, rate, dtype, graded, grad, seed):
+def test_equals_the_dense_product(samples, neurons, outputs, rate, dtype, graded, grad, at_once, seed):
     spikes, weight = problem(samples, neurons, outputs, rate, dtype, graded, seed)
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(grad), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_AT_ONCE", at_once)
         assert_close(spike_product(spikes, weight), spikes @ weight, **tolerance)
 
 
-@pytest.mark.parametrize(("samples", "crossover"), [(4, "_DENSE_FROM"), (1, "_DENSE_FROM_ALONE")])
-def test_uses_the_events_only_and_falls_back_above_the_crossover(samples, crossover, monkeypatch):
+@pytest.mark.parametrize(
+    ("samples", "crossover", "at_once"),
+    [(4, "_DENSE_FROM", 1200), (4, "_DENSE_FROM", 1199), (1, "_DENSE_FROM_ALONE", 1200)],
+)
+def test_uses_the_events_only_and_falls_back_above_the_crossover(samples, crossover, at_once, monkeypatch):
+    monkeypatch.setattr(module, "_AT_ONCE", at_once)
     spikes, weight = problem(samples, 300, 5, 0.1)
     silent = (spikes == 0).all(0)
     assert silent.any()
@@ -96,6 +102,14 @@ def test_threads_change_no_bit(samples):
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_and_many_spikes_are_added_in_the_same_order(dtype, monkeypatch):
+    spikes, weight = problem(7, 1300, 150, 0.1, dtype, graded=True)
+    few = spike_product(spikes, weight)
+    monkeypatch.setattr(module, "_AT_ONCE", 0)
+    assert torch.equal(spike_product(spikes, weight), few)
 
 
 def test_operator_passes_opcheck():
