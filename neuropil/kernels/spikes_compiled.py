@@ -31,8 +31,8 @@ def note_active(
             prefetch(values, j + AHEAD)  # may lie behind the last: nothing is read there
         word = nonzero(values, begin, parts)
         while word != 0:
-            j = np.intp(begin + lowest_bit(word))
-            neurons[found], worth[found] = first + j, values[j]
+            active: Any = np.intp(begin + lowest_bit(word))
+            neurons[found], worth[found] = first + active, values[active]
             found += 1
             word &= word - np.uint64(1)
     for j in range(even, len(values)):
