@@ -21,7 +21,7 @@ from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_den
 from neuropil.kernels.sparse_block_op import BlockSparse, block_sparse
 from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
-from neuropil.kernels.sparse_op import NARROWEST, Sparse, run_sparse, sparse
+from neuropil.kernels.sparse_op import CHUNK, NARROWEST, Sparse, run_sparse, sparse
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -32,19 +32,23 @@ _DENSE_FROM, _FEW_SAMPLES, _DENSE_FROM_FOR_FEW = 0.5, 64, 0.75
 # The same for whole blocks, measured at 1024 x 1024 and 512 x 768. With fewer samples the blocks are faster even where
 # all are kept (2048 x 2048, 64 samples: 3.3 ms against 7.7 ms at one half, 6.3 ms against 9 ms at all).
 _DENSE_FROM_BLOCKS, _MANY_SAMPLES = 0.75, 512
-_RUN = 32  # entries of a row in a panel that make its panel worth a visit
+_RUN = 24  # entries of a row in a panel that make its panel worth a visit
+_MOST_INT16 = 32767
 
 
 class SparsePattern(NamedTuple):
     """Which entries of a matrix are kept, in the order in which their values are stored.
 
-    Entries lie panel by panel (a panel is a range of neighbouring columns), in each panel row by row, in each row
-    from left to right. All tensors are int32.
+    Entries lie panel by panel (a panel is a range of neighbouring columns), in each panel by chunks of 64 rows, in a
+    chunk row by row, those with few entries first, in each row from left to right. Indices of rows and columns are
+    int16 where that is enough, all else is int32.
     """
 
-    pointers: Int[Tensor, " panels_x_rows_1"]  # first entry of each row of each panel, and the end
+    pointers: Int[Tensor, " panels_x_rows_1"]  # first entry of each line, a row in a panel, and the end
+    lines: Int[Tensor, " panels_x_rows"]  # the row of each line
     columns: Int[Tensor, " entries"]
     pointers_t: Int[Tensor, " panels_x_columns_1"]  # the same for the transposed matrix ...
+    lines_t: Int[Tensor, " panels_x_columns"]
     columns_t: Int[Tensor, " entries"]
     order: Int[Tensor, " entries"]  # ... whose k-th entry is entry order[k]
     rows: int
@@ -82,22 +86,39 @@ def entry_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern:
     """
     rows, features = mask.shape
     at = mask.nonzero()
-    pointers, order = _panels(at[:, 0], at[:, 1], rows, features)
+    pointers, lines, order = _panels(at[:, 0], at[:, 1], rows, features)
     at = at[order]
-    pointers_t, order_t = _panels(at[:, 1], at[:, 0], features, rows)
-    columns, columns_t = at[:, 1].int(), at[order_t, 0].int()
-    return SparsePattern(pointers, columns, pointers_t, columns_t, order_t.int(), rows, features)
+    pointers_t, lines_t, order_t = _panels(at[:, 1], at[:, 0], features, rows)
+    short = torch.int16 if max(rows, features) <= _MOST_INT16 else torch.int32
+    return SparsePattern(
+        pointers.int(),
+        lines.to(short),
+        at[:, 1].to(short),
+        pointers_t.int(),
+        lines_t.to(short),
+        at[order_t, 0].to(short),
+        order_t.int(),
+        rows,
+        features,
+    )
 
 
-def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Tensor]:
-    """Where the rows of all panels of a matrix with entries `(i, j)` begin, and the order of its entries."""
+def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the lines of all panels of a matrix with entries `(i, j)` begin, their rows, and the order of entries."""
     density = i.numel() / max(1, rows * features)
-    panel = NARROWEST
-    while panel < features and panel * density < _RUN:
-        panel *= 2
-    row = j // panel * rows + i
-    ends = torch.bincount(row, minlength=-(-features // panel) * rows).cumsum(0)
-    return functional.pad(ends, (1, 0)).int(), (row * features + j).argsort()
+    size = NARROWEST
+    while size < features and size * density < _RUN:
+        size *= 2
+    panels = -(-features // size)
+    line = j // size * rows + i
+    counts = torch.bincount(line, minlength=panels * rows)
+    row = torch.arange(rows, device=i.device).repeat(panels)
+    chunk = torch.arange(panels, device=i.device).repeat_interleave(rows) * rows + row // CHUNK
+    sorted_lines = (chunk * (size + 1) + counts).argsort(stable=True)
+    place = torch.empty_like(sorted_lines)
+    place[sorted_lines] = torch.arange(len(place), device=i.device)
+    pointers = functional.pad(counts[sorted_lines].cumsum(0), (1, 0))
+    return pointers, row[sorted_lines], (place[line] * features + j).argsort()
 
 
 def entries(
@@ -111,8 +132,20 @@ def entries(
     """
     if isinstance(pattern, BlockPattern):
         return block_entries(pattern)
-    row = torch.arange(pattern.pointers.shape[0] - 1, device=pattern.pointers.device) % max(1, pattern.rows)
-    return row.repeat_interleave(pattern.pointers.diff()), pattern.columns.long()
+    return pattern.lines.long().repeat_interleave(pattern.pointers.diff()), pattern.columns.long()
+
+
+def earlier_entries(
+    pointers: Int[Tensor, " panels_x_rows_1"], columns: Int[Tensor, " entries"], rows: int
+) -> tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]:
+    """Row and column of every entry of a pattern as it was before chunks: in each panel row by row from the first on.
+
+    >>> index = earlier_entries(torch.tensor([0, 1, 3, 3, 4]), torch.tensor([5, 2, 6, 70]), rows=2)
+    >>> [found.tolist() for found in index]
+    [[0, 1, 1, 1], [5, 2, 6, 70]]
+    """
+    row = torch.arange(len(pointers) - 1, device=pointers.device) % max(1, rows)
+    return row.repeat_interleave(pointers.diff()), columns.long()
 
 
 def sparse_values(
@@ -128,7 +161,7 @@ def sparse_values(
     if isinstance(pattern, BlockPattern):
         values: Tensor = blocks_from_dense(weight, *_blocks(pattern))
     else:
-        values = from_dense(weight, pattern.pointers, pattern.columns)
+        values = from_dense(weight, *pattern[:3])
     return values
 
 
@@ -145,7 +178,7 @@ def dense_weight(
     if isinstance(pattern, BlockPattern):
         weight: Tensor = blocks_to_dense(values, *_blocks(pattern))
     else:
-        weight = to_dense(values, pattern.rows, pattern.features, pattern.pointers, pattern.columns)
+        weight = to_dense(values, pattern.rows, pattern.features, *pattern[:3])
     return weight
 
 

@@ -3,8 +3,9 @@
 The matrix is cut into panels of neighbouring columns, stored one after the other and each row by row. Whoever
 computes some rows packs a panel's piece of the input as `[features, samples]`, so that a stored weight meets one
 contiguous vector of samples, and keeps it in a near cache while the rows stream by. Every thread packs for itself:
-what another one has just written takes longer to fetch. No loop stores where another thread, or its own next step,
-loads: the transposed product has its own order of the same entries.
+what another one has just written takes longer to fetch. In a chunk of a panel, rows with as many entries follow each
+other, so that the processor foresees where each ends; whoever computes some rows computes whole chunks. No loop stores
+where another thread, or its own next step, loads: the transposed product has its own order of the same entries.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def multiply(
     panels: int,
     size: int,
     pointers: Array,
+    lines: Array,
     columns: Array,
     values: Array,
     order: Array | None,
@@ -94,11 +96,12 @@ def multiply(
         for panel in range(panels):
             first, line = panel * size, panel * rows
             pack(x, source, sample, width, first, min(first + size, features), near)
-            for row in range(start, stop):
-                begin, end = np.uintp(pointers[line + row]), np.uintp(pointers[line + row + 1])
+            end = np.uintp(pointers[line + start])
+            for visit in range(line + start, line + stop):
+                begin, end = end, np.uintp(pointers[visit + 1])
                 if panel > 0 and begin == end:
                     continue
-                at = (row - start) * width
+                at = (lines[visit] - start) * width
                 sums = zeros(near, parts) if panel == 0 else load(sums_of, at, parts)
                 for k in range(begin, end):
                     sums = scaled_add(
@@ -115,6 +118,7 @@ def sample_product(
     panels: int,
     size: int,
     pointers: Array,
+    lines: Array,
     columns: Array,
     g: Array,
     x: Array,
@@ -131,11 +135,12 @@ def sample_product(
         for panel in range(panels):
             first, line = panel * size, panel * rows
             pack(x, right, sample, width, first, min(first + size, features), near)
-            for row in range(start, stop):
-                begin, end = np.uintp(pointers[line + row]), np.uintp(pointers[line + row + 1])
+            end = np.uintp(pointers[line + start])
+            for visit in range(line + start, line + stop):
+                begin, end = end, np.uintp(pointers[visit + 1])
                 if begin == end:
                     continue
-                here = load(mine, (row - start) * width, parts)
+                here = load(mine, (lines[visit] - start) * width, parts)
                 for k in range(begin, end):
                     there = load(near, (columns[k] - first) * width, parts)
                     share = total(product_add(here, there, zeros(near, parts)))
@@ -144,24 +149,38 @@ def sample_product(
 
 @kernel
 def scatter(
-    start: int, stop: int, panels: int, pointers: Array, columns: Array, values: Array, dense: Array
+    start: int,
+    stop: int,
+    panels: int,
+    pointers: Array,
+    lines: Array,
+    columns: Array,
+    values: Array,
+    dense: Array,
 ) -> None:
     """Rows `start` to `stop` of the dense matrix."""
     dense[start:stop] = 0
     for panel in range(panels):
-        for row in range(start, stop):
-            entry = panel * len(dense) + row
-            for k in range(np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])):
+        for visit in range(panel * len(dense) + start, panel * len(dense) + stop):
+            row = lines[visit]
+            for k in range(np.uintp(pointers[visit]), np.uintp(pointers[visit + 1])):
                 dense[row, np.uintp(columns[k])] = values[k]
 
 
 @kernel
 def gather(
-    start: int, stop: int, panels: int, pointers: Array, columns: Array, dense: Array, values: Array
+    start: int,
+    stop: int,
+    panels: int,
+    pointers: Array,
+    lines: Array,
+    columns: Array,
+    dense: Array,
+    values: Array,
 ) -> None:
     """The values in rows `start` to `stop` of a dense matrix."""
     for panel in range(panels):
-        for row in range(start, stop):
-            entry = panel * len(dense) + row
-            for k in range(np.uintp(pointers[entry]), np.uintp(pointers[entry + 1])):
+        for visit in range(panel * len(dense) + start, panel * len(dense) + stop):
+            row = lines[visit]
+            for k in range(np.uintp(pointers[visit]), np.uintp(pointers[visit + 1])):
                 values[k] = dense[row, np.uintp(columns[k])]

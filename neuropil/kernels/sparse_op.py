@@ -14,7 +14,11 @@ from neuropil.kernels.sparse_compiled import multiply, sample_product
 from neuropil.kernels.vector import REGISTER
 
 NARROWEST = 64  # columns of the narrowest panel; others have a power of two as many
-_PATTERN = "Tensor pointers, Tensor columns, Tensor pointers_t, Tensor columns_t, Tensor order"
+CHUNK = 64  # rows in a chunk of a panel
+_PATTERN = (
+    "Tensor pointers, Tensor lines, Tensor columns, Tensor pointers_t, Tensor lines_t, Tensor columns_t, "
+    "Tensor order"
+)
 
 
 def run_sparse(
@@ -22,13 +26,15 @@ def run_sparse(
     values: Tensor,
     rows: int,
     pointers: Tensor,
+    lines: Tensor,
     columns: Tensor,
     pointers_t: Tensor,
+    lines_t: Tensor,
     columns_t: Tensor,
     order: Tensor,
 ) -> Tensor:
     """The product `[samples, rows]` with `x [samples, features]`."""
-    return _multiply(x, rows, pointers, columns, values, None)
+    return _multiply(x, rows, (pointers, lines, columns), values, None)
 
 
 sparse = torch.library.custom_op(
@@ -49,8 +55,10 @@ def run_sparse_backward(
     x: Tensor,
     values: Tensor,
     pointers: Tensor,
+    lines: Tensor,
     columns: Tensor,
     pointers_t: Tensor,
+    lines_t: Tensor,
     columns_t: Tensor,
     order: Tensor,
     wants_x: bool,
@@ -59,7 +67,7 @@ def run_sparse_backward(
     """Gradients of the input `[samples, features]` and of the values, empty where not wanted."""
     g_x, g_values = g.new_empty(0, 0), values.new_empty(0)
     if wants_x:
-        g_x = _multiply(g, x.shape[1], pointers_t, columns_t, values, order)
+        g_x = _multiply(g, x.shape[1], (pointers_t, lines_t, columns_t), values, order)
     if wants_values:
         g_values = torch.empty_like(values)
         run_over(
@@ -67,10 +75,10 @@ def run_sparse_backward(
             g.shape[1],
             values.numel() * g.shape[0],
             *_panels(x.shape[1], g.shape[1], pointers),
-            *(array(tensor) for tensor in (pointers, columns, g, x)),
+            *(array(tensor) for tensor in (pointers, lines, columns, g, x)),
             g_values.numpy(),
             _parts(g),
-            grain=16,
+            grain=CHUNK,
             stretch=_STRETCH,
         )
     return g_x, g_values
@@ -98,7 +106,7 @@ _STRETCH = 1024
 
 
 def _multiply(
-    x: Tensor, rows: int, pointers: Tensor, columns: Tensor, values: Tensor, order: Tensor | None
+    x: Tensor, rows: int, index: tuple[Tensor, Tensor, Tensor], values: Tensor, order: Tensor | None
 ) -> Tensor:
     """Product `[samples, rows]` of a pattern of `rows` rows with `x [samples, features]`."""
     y = x.new_empty(x.shape[0], rows)
@@ -106,13 +114,13 @@ def _multiply(
         multiply,
         rows,
         x.shape[0] * values.numel() + y.numel(),
-        *_panels(x.shape[1], rows, pointers),
-        *(array(tensor) for tensor in (pointers, columns, values)),
+        *_panels(x.shape[1], rows, index[0]),
+        *(array(tensor) for tensor in (*index, values)),
         None if order is None else array(order),
         array(x),
         y.numpy(),
         _parts(x),
-        grain=16,
+        grain=CHUNK,
         stretch=_STRETCH,
     )
     return y
@@ -141,9 +149,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     wants_x, wants_values = ctx.needs_input_grad[:2]
     if g is None:
-        return (None,) * 8
+        return (None,) * 10
     g_x, g_values = sparse_backward_op(g, *ctx.saved_tensors, wants_x, wants_values)
-    return g_x if wants_x else None, g_values if wants_values else None, *[None] * 6
+    return g_x if wants_x else None, g_values if wants_values else None, *[None] * 8
 
 
 sparse.register_autograd(_backward, setup_context=_setup_context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from neuropil.errors import ConfigError, ShapeError
 from neuropil.kernels.sparse import (
     SparsePattern,
     dense_weight,
+    earlier_entries,
     entries,
     sparse_linear,
     sparse_pattern,
@@ -33,8 +34,9 @@ class SparseLinear(nn.Module):
     A training step costs what the mask keeps: with 2048 inputs and outputs, 64 samples and a tenth of the weights, a
     quarter of what `nn.Linear` and a mask take. Where the mask keeps or prunes whole blocks of 32 by 32 or 16 by 16
     weights, counted from the first, it costs half of that again (a ninth and a seventh in all); the layer finds out
-    by itself, and multiplies densely where that is faster. Raises ConfigError for both or neither of `mask` and
-    `density`, or a density outside 0 to 1, and ShapeError for a mask of another shape.
+    by itself, and multiplies densely where that is faster. A state that an earlier version saved is put into today's
+    order of values when it is loaded; what an optimizer held for each value is not. Raises ConfigError for both or
+    neither of `mask` and `density`, or a density outside 0 to 1, and ShapeError for a mask of another shape.
 
     >>> layer = SparseLinear(100, 10, density=0.05, generator=torch.Generator().manual_seed(0))
     >>> layer.values.shape, layer(torch.zeros(3, 100)).shape
@@ -42,8 +44,10 @@ class SparseLinear(nn.Module):
     """
 
     pointers: Tensor
+    lines: Tensor  # where there are no blocks
     columns: Tensor
     pointers_t: Tensor
+    lines_t: Tensor
     columns_t: Tensor
     order: Tensor
     starts: Tensor  # where there are blocks
@@ -112,6 +116,32 @@ class SparseLinear(nn.Module):
         """Which weights are kept."""
         names = self._kind._fields[: -len(self._sizes)]
         return self._kind(*(getattr(self, name) for name in names), *self._sizes)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        state_dict.update(self._in_todays_order(state_dict, prefix))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _in_todays_order(self, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+        """What has to change in a state whose values have the order they had before chunks."""
+        # A pattern says of what kind it is: of blocks, of entries in chunks, or of entries as they were before.
+        if any(f"{prefix}{name}" in state_dict for name in ("starts", "lines")):
+            return {}
+        names = [f"{prefix}{name}" for name in ("pointers", "columns", "values")]
+        if any(name not in state_dict for name in names):
+            return {}
+        pointers, columns, values = (state_dict[name] for name in names)
+        lines = len(pointers) - 1
+        if lines % max(1, self.out_features) or (columns >= self.in_features).any():
+            return {}  # of another layer: torch says so
+        where = earlier_entries(pointers, columns, self.out_features)
+        dense = values.new_zeros(self.out_features, self.in_features).index_put(where, values)
+        mask = torch.zeros_like(dense, dtype=torch.bool).index_put(
+            where, torch.tensor(True, device=dense.device)
+        )
+        pattern = sparse_pattern(mask)
+        tensors = {name: index for name, index in pattern._asdict().items() if isinstance(index, Tensor)}
+        tensors["values"] = dense[entries(pattern)]
+        return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Output and input unit of every value."""

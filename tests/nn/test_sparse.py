@@ -69,7 +69,7 @@ def test_density_is_exact_and_the_generator_decides_everything():
 
 def test_moves_to_another_type_and_keeps_its_pattern():
     layer, x = drawn_layer()
-    assert layer.double().pattern.columns.dtype == torch.int32
+    assert layer.double().pattern.columns.dtype == torch.int16
     assert_close(layer(x.double()), nn.functional.linear(x.double(), layer.to_dense(), layer.bias))
     half = layer.bfloat16()
     assert half(x.bfloat16()).dtype == torch.bfloat16
@@ -85,6 +85,44 @@ def test_state_comes_back_with_its_mask(make):
     assert torch.equal(other.to_dense(), layer.to_dense()) and torch.equal(other(x), layer(x))
     assert all(map(torch.equal, other.entries(), layer.entries()))
     assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
+def earlier_state(weight, mask, bias, panel):
+    """What a layer saved before rows of a panel were sorted by their number of entries, as it was computed then."""
+
+    def panels(i, j, rows):
+        line = j // panel * rows + i
+        ends = torch.bincount(line, minlength=-(-(weight.numel() // rows) // panel) * rows).cumsum(0)
+        return nn.functional.pad(ends, (1, 0)).int(), (line * (weight.numel() // rows) + j).argsort()
+
+    i, j = mask.nonzero().unbind(1)
+    pointers, order = panels(i, j, len(mask))
+    i, j = i[order], j[order]
+    pointers_t, order_t = panels(j, i, mask.shape[1])
+    index = {
+        "pointers": pointers,
+        "columns": j.int(),
+        "pointers_t": pointers_t,
+        "columns_t": i[order_t].int(),
+    }
+    return {"values": weight[i, j], "bias": bias, **index, "order": order_t.int()}
+
+
+@pytest.mark.parametrize("make", [sparse_layer, block_layer])
+@pytest.mark.parametrize("panel", [64, 128, 256])
+def test_a_state_of_an_earlier_order_means_the_same_weights(make, panel):
+    other = make()[0]
+    columns = 3 * other.in_features
+    mask = torch.cat([other.to_dense() != 0] * 3, 1)
+    weight, bias = torch.randn(mask.shape) * mask, torch.randn(other.out_features)
+    layer = nn.Sequential(SparseLinear(columns, other.out_features, mask=mask))
+    state = {f"0.{name}": tensor for name, tensor in earlier_state(weight, mask, bias, panel).items()}
+    kept = dict(state)
+    layer.load_state_dict(state)
+    assert torch.equal(layer[0].to_dense(), weight) and torch.equal(layer[0].bias, bias)
+    assert state == kept  # the caller's own
+    x = torch.randn(4, columns)
+    assert_close(layer(x), nn.functional.linear(x, weight, bias))
 
 
 def test_bad_settings_are_told_in_one_line():
