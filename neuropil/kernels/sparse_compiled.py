@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from neuropil.kernels.compiled import kernel, kernel_part
-from neuropil.kernels.vector import load, product_add, scaled_add, store, total, transpose, zeros
+from neuropil.kernels.vector import load, scaled_add, store, total, transpose, zeros
+from neuropil.kernels.vector_sums import fold, totals
 
 Array = Any  # numpy arrays, as Numba sees them
 
@@ -130,6 +131,8 @@ def sample_product(
     rows, width = g.shape[1], len(parts) * 64 // x.itemsize
     left, right = g.reshape(-1), x.reshape(-1)
     near, mine = line_space(size * width, x), line_space((stop - start) * width, x)
+    one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
+    shares = line_space(4, x)
     for sample in range(0, samples, width):
         pack(g, left, sample, width, start, stop, mine)
         for panel in range(panels):
@@ -141,9 +144,23 @@ def sample_product(
                 if begin == end:
                     continue
                 here = load(mine, (lines[visit] - start) * width, parts)
-                for k in range(begin, end):
-                    there = load(near, (columns[k] - first) * width, parts)
-                    share = total(product_add(here, there, zeros(near, parts)))
+                for k in range(begin, end - (end - begin) % four, four):
+                    found = totals(
+                        (
+                            fold(here, load(near, (columns[k] - first) * width, parts)),
+                            fold(here, load(near, (columns[k + one] - first) * width, parts)),
+                            fold(here, load(near, (columns[k + two] - first) * width, parts)),
+                            fold(here, load(near, (columns[k + three] - first) * width, parts)),
+                        )
+                    )
+                    if sample == 0:
+                        store(out, k, found)
+                    else:
+                        store(shares, 0, found)
+                        for i in range(four):
+                            out[k + i] += shares[i]
+                for k in range(end - (end - begin) % four, end):
+                    share = total(fold(here, load(near, (columns[k] - first) * width, parts)))
                     out[k] = share if sample == 0 else out[k] + share
 
 
