@@ -43,7 +43,7 @@ def adaptive_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -56,9 +56,10 @@ def adaptive_back(
         g_u = slope + g[0, j] * (one - spike if zero else one)
         g_h = -slope - (none if zero else g[0, j] * spike)
         g_x[j] = g_u
-        g_p[0, j] += g_u * s[0, j]
-        g_p[1, j] += g_h
-        g_p[2, j] += g[1, j] * s[1, j]
-        g_p[3, j] += g_h * s[1, j]
+        if g_p is not None:
+            g_p[0, j] += g_u * s[0, j]
+            g_p[1, j] += g_h
+            g_p[2, j] += g[1, j] * s[1, j]
+            g_p[3, j] += g_h * s[1, j]
         g[0, j] = p[0, j] * g_u
         g[1, j] = p[2, j] * g[1, j] + p[3, j] * g_h

@@ -66,7 +66,7 @@ def adex_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -83,16 +83,17 @@ def adex_back(
         g_u, g_w = slope + g[0, j] * (one - spike), g[1, j]
         pull = leak * (p[4, j] * e - above)
         through_cut = g_u * pace * leak * e
-        g_p[0, j] += g_u * (pull - w + x[j])
-        g_p[1, j] += g_u * pace * (p[4, j] * e - above)
-        g_p[2, j] += g_u * pace * leak - g_w * p[7, j] * p[5, j]
-        g_p[3, j] -= through_cut
-        g_p[4, j] += through_cut * (one - z)
-        g_p[5, j] += g_w * p[7, j] * above
-        g_p[6, j] += g_w * spike
-        g_p[7, j] += g_w * (p[5, j] * above - w)
-        g_p[8, j] += g[0, j] * spike
-        g_p[9, j] += (none if below else through_cut) - slope
+        if g_p is not None:
+            g_p[0, j] += g_u * (pull - w + x[j])
+            g_p[1, j] += g_u * pace * (p[4, j] * e - above)
+            g_p[2, j] += g_u * pace * leak - g_w * p[7, j] * p[5, j]
+            g_p[3, j] -= through_cut
+            g_p[4, j] += through_cut * (one - z)
+            g_p[5, j] += g_w * p[7, j] * above
+            g_p[6, j] += g_w * spike
+            g_p[7, j] += g_w * (p[5, j] * above - w)
+            g_p[8, j] += g[0, j] * spike
+            g_p[9, j] += (none if below else through_cut) - slope
         g_x[j] = pace * g_u
         g[0, j] = g_u * (one - pace * leak) + (through_cut if below else none) + g_w * p[7, j] * p[5, j]
         g[1, j] = g_w * (one - p[7, j]) - pace * g_u

@@ -47,7 +47,7 @@ def izhikevich_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -61,11 +61,12 @@ def izhikevich_back(
         g_u, g_w = slope + g[0, j] * (one - spike), g[1, j]
         pull = p[1, j] * v - w
         g_x[j] = dt * g_u
-        g_p[0, j] += g_w * dt * pull
-        g_p[1, j] += g_w * dt * p[0, j] * v
-        g_p[2, j] += g[0, j] * spike
-        g_p[3, j] += g_w * spike
-        g_p[4, j] -= slope
-        g_p[5, j] += g_u * (square * v * v + linear * v + constant - w + x[j]) + g_w * p[0, j] * pull
+        if g_p is not None:
+            g_p[0, j] += g_w * dt * pull
+            g_p[1, j] += g_w * dt * p[0, j] * v
+            g_p[2, j] += g[0, j] * spike
+            g_p[3, j] += g_w * spike
+            g_p[4, j] -= slope
+            g_p[5, j] += g_u * (square * v * v + linear * v + constant - w + x[j]) + g_w * p[0, j] * pull
         g[0, j] = g_u * (one + dt * (square * v + square * v + linear)) + g_w * dt * p[0, j] * p[1, j]
         g[1, j] = g_w * (one - dt * p[0, j]) - dt * g_u

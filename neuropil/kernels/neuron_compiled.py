@@ -17,6 +17,7 @@ from neuropil.kernels.adex_compiled import adex_back, adex_membrane, adex_step
 from neuropil.kernels.compiled import kernel, kernel_part
 from neuropil.kernels.izhikevich_compiled import izhikevich_back, izhikevich_membrane, izhikevich_step
 from neuropil.kernels.lanes import repeat_row
+from neuropil.kernels.lif_compiled import ask_for_row
 from neuropil.kernels.quadratic_compiled import quadratic_back, quadratic_membrane, quadratic_step
 from neuropil.kernels.refractory_compiled import refractory_back, refractory_membrane, refractory_step
 from neuropil.kernels.resonator_compiled import resonator_back, resonator_membrane, resonator_step
@@ -33,7 +34,9 @@ MODELS = {
 }
 
 TILE = 512  # lanes: several rows of states and parameters fit the first-level cache
+ROW = TILE + 16  # so that rows of a tile do not all begin at the same place in the cache
 SEGMENT = 32  # steps whose states the backward pass finds anew at a time
+STATES, PARAMETERS = 2, 10  # that a model has at most
 
 
 @kernel_part
@@ -86,7 +89,7 @@ def back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradients of a time step that starts from `s`."""
@@ -107,25 +110,25 @@ def back(
 
 
 @kernel_part
-def load_tile(parameters: Array, first: int, tile: Array) -> None:
+def load_tile(parameters: Array, first: int, tile: Array, width: int) -> None:
     """Parameters of the lanes from `first`."""
     for k in range(len(parameters)):
-        repeat_row(parameters[k], first, tile[k])
+        repeat_row(parameters[k], first, tile[k, :width])
 
 
 @kernel_part
-def copy(source: Array, target: Array) -> None:
-    """`target = source`; a loop compiles much faster than the assignment of a slice."""
-    for k in range(len(target)):
-        for j in range(target.shape[1]):
-            target[k, j] = source[k, j]
+def copy(source: Array, at: int, target: Array, to: int, many: int, width: int) -> None:
+    """Some columns of `many` rows; a loop compiles much faster than the assignment of a slice."""
+    for k in range(many):
+        for j in range(width):
+            target[k, to + j] = source[k, at + j]
 
 
 @kernel_part
-def clear(target: Array) -> None:
+def clear(target: Array, many: int, width: int) -> None:
     """`target = 0`."""
-    for k in range(len(target)):
-        for j in range(target.shape[1]):
+    for k in range(many):
+        for j in range(width):
             target[k, j] = 0
 
 
@@ -143,18 +146,21 @@ def neuron_forward(
     saved: Array,
 ) -> None:
     """Scan lanes `start` to `stop`. States at the start of each segment but the first go to `saved`, if it has rows."""
-    p_tile = np.empty((len(parameters), TILE), x.dtype)
-    s_tile = np.empty((len(state), TILE), x.dtype)
+    many = len(state)
+    local = np.empty((PARAMETERS + STATES, ROW), x.dtype)
+    p, s = local[:PARAMETERS], local[PARAMETERS:]
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
-        p, s = p_tile[:, : last - first], s_tile[:, : last - first]
-        load_tile(parameters, first, p)
-        copy(state[:, first:last], s)
+        width = last - first
+        load_tile(parameters, first, p, width)
+        copy(state, first, s, 0, many, width)
         for t in range(len(x)):
             if t > 0 and t % SEGMENT == 0 and len(saved) > 0:
-                copy(s, saved[t // SEGMENT - 1, :, first:last])
+                copy(s, 0, saved[t // SEGMENT - 1], first, many, width)
+            ask_for_row(x, t + 1, first, last)
+            ask_for_row(spikes, t + 1, first, last)
             step(model, x[t, first:last], p, s, zero, spikes[t, first:last])
-        copy(s, final[:, first:last])
+        copy(s, 0, final, first, many, width)
 
 
 @kernel
@@ -175,66 +181,58 @@ def neuron_backward(
     keep: bool,
     g_x: Array,
     g_state: Array,
-    g_parameters: Array,
+    g_parameters: Array | None,
 ) -> None:
     """Gradients of lanes `start` to `stop`; without rows in `saved` one more scan finds the segments' starts.
 
-    `g_parameters` is per lane, or without lanes if not wanted.
+    `g_parameters` is per lane, None if not wanted. A tile's numbers are rows of one array of a known shape: of rows
+    at unknown distances the compiler would have to make sure, pair by pair, that they do not overlap, and gives up.
     """
     steps, many = len(x), len(state)
     segments = (steps + SEGMENT - 1) // SEGMENT
     recompute = len(saved) < segments - 1
-    tiles = np.empty((2 * len(parameters), TILE), x.dtype)
-    states = np.empty((2 * many, TILE), x.dtype)
-    local = np.empty((4, TILE), x.dtype)
-    history = np.empty((SEGMENT, many, TILE), x.dtype)
-    starts = np.empty((segments if recompute else 0, many, TILE), x.dtype)
+    local = np.empty((2 * PARAMETERS + 2 * STATES + 4, ROW), x.dtype)
+    p, states, rows = local[:PARAMETERS], local[2 * PARAMETERS :], local[2 * PARAMETERS + 2 * STATES :]
+    s, g = states[:STATES], states[STATES : 2 * STATES]
+    g_p = None if g_parameters is None else local[PARAMETERS : 2 * PARAMETERS]
+    history = np.empty((SEGMENT, STATES, ROW), x.dtype)
+    starts = np.empty((segments if recompute else 0, STATES, ROW), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
-        p, g_p = tiles[: len(parameters), :width], tiles[len(parameters) :, :width]
-        s, g = states[:many, :width], states[many:, :width]
-        u, h, a, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
-        load_tile(parameters, first, p)
-        clear(g_p)
-        copy(g_final[:, first:last], g)
+        u, h, a, spare = rows[0, :width], rows[1, :width], rows[2, :width], rows[3, :width]
+        load_tile(parameters, first, p, width)
+        if g_p is not None:
+            clear(g_p, len(parameters), width)
+        copy(g_final, first, g, 0, many, width)
         if recompute:
-            copy(state[:, first:last], s)
+            copy(state, first, s, 0, many, width)
             for t in range(steps):
                 if t % SEGMENT == 0:
-                    copy(s, starts[t // SEGMENT, :, :width])
+                    copy(s, 0, starts[t // SEGMENT], 0, many, width)
+                ask_for_row(x, t + 1, first, last)
                 step(model, x[t, first:last], p, s, zero, spare)
         for k in range(segments - 1, -1, -1):
             begin, end = k * SEGMENT, min((k + 1) * SEGMENT, steps)
             if k == 0:
-                copy(state[:, first:last], s)
+                copy(state, first, s, 0, many, width)
             elif recompute:
-                copy(starts[k, :, :width], s)
+                copy(starts[k], 0, s, 0, many, width)
             else:
-                copy(saved[k - 1, :, first:last], s)
+                copy(saved[k - 1], first, s, 0, many, width)
             for t in range(begin, end):
-                copy(s, history[t - begin, :, :width])
+                copy(s, 0, history[t - begin], 0, many, width)
+                ask_for_row(x, t + 1, first, last)
                 step(model, x[t, first:last], p, s, zero, spare)
             for t in range(end - 1, begin - 1, -1):
-                now, before = x[t, first:last], history[t - begin, :, :width]
+                now, before, g_now = x[t, first:last], history[t - begin], g_x[t, first:last]
+                ask_for_row(g_spikes, t - 1, first, last)
+                ask_for_row(g_x, t - 1, first, last)
                 membrane(model, now, p, before, u, h)
                 derivative_row(kind, scale, u, h, a)
-                back(
-                    model,
-                    now,
-                    p,
-                    before,
-                    u,
-                    g_spikes[t, first:last],
-                    zero,
-                    detach,
-                    a,
-                    g,
-                    g_p,
-                    g_x[t, first:last],
-                )
+                back(model, now, p, before, u, g_spikes[t, first:last], zero, detach, a, g, g_p, g_now)
                 if not keep:
-                    clear(g)
-        copy(g, g_state[:, first:last])
-        if g_parameters.shape[1] > 0:
-            copy(g_p, g_parameters[:, first:last])
+                    clear(g, many, width)
+        copy(g, 0, g_state, first, many, width)
+        if g_p is not None:
+            copy(g_p, 0, g_parameters, first, len(parameters), width)

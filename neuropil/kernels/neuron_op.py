@@ -101,7 +101,7 @@ def neuron_backward_op(
         keep,
         g_x_array,
         g_state.numpy(),
-        per_lane.numpy(),
+        per_lane.numpy() if wants_parameters else None,
         stretch=STRETCH,
     )
     if not wants_parameters:

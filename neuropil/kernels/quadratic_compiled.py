@@ -45,7 +45,7 @@ def quadratic_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the state after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -61,10 +61,11 @@ def quadratic_back(
         g_u = slope + g[0, j] * (one - spike)
         through_cut = g_u * pace * p[3, j] * (low + high)
         g_x[j] = pace * g_u
-        g_p[0, j] += g_u * (p[3, j] * low * high + x[j])
-        g_p[1, j] -= g_u * pace * p[3, j] * high
-        g_p[2, j] -= g_u * pace * p[3, j] * low
-        g_p[3, j] += g_u * pace * low * high
-        g_p[4, j] += g[0, j] * spike
-        g_p[5, j] += (none if below else through_cut) - slope
+        if g_p is not None:
+            g_p[0, j] += g_u * (p[3, j] * low * high + x[j])
+            g_p[1, j] -= g_u * pace * p[3, j] * high
+            g_p[2, j] -= g_u * pace * p[3, j] * low
+            g_p[3, j] += g_u * pace * low * high
+            g_p[4, j] += g[0, j] * spike
+            g_p[5, j] += (none if below else through_cut) - slope
         g[0, j] = g_u + (through_cut if below else none)

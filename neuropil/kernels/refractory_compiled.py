@@ -45,7 +45,7 @@ def refractory_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -57,7 +57,8 @@ def refractory_back(
         slope = a[j] * (g_spike[j] - through_reset) if ready else none
         g_u = slope + g[0, j] * (one - spike if zero else one) if ready else none
         g_x[j] = g_u
-        g_p[0, j] += g_u * s[0, j]
-        g_p[1, j] -= slope + (none if zero else g[0, j] * spike)
+        if g_p is not None:
+            g_p[0, j] += g_u * s[0, j]
+            g_p[1, j] -= slope + (none if zero else g[0, j] * spike)
         g[0, j] = p[0, j] * g_u if ready else g[0, j]
         g[1, j] = none

@@ -44,7 +44,7 @@ def resonator_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -57,10 +57,11 @@ def resonator_back(
         slope = a[j] * (g_spike[j] + through_reset)
         g_u = slope + g[1, j] * (one - spike)
         g_turned = g[0, j] * (one - spike)
-        g_p[0, j] += g_turned * real + g_u * v
-        g_p[1, j] += g_u * real - g_turned * v
-        g_p[2, j] += g[1, j] * spike
-        g_p[3, j] -= slope
+        if g_p is not None:
+            g_p[0, j] += g_turned * real + g_u * v
+            g_p[1, j] += g_u * real - g_turned * v
+            g_p[2, j] += g[1, j] * spike
+            g_p[3, j] -= slope
         g_x[j] = p[0, j] * g_turned + p[1, j] * g_u
         g[0, j] = g_x[j]
         g[1, j] = p[0, j] * g_u - p[1, j] * g_turned

@@ -43,7 +43,7 @@ def synaptic_back(
     detach: bool,
     a: Array,
     g: Array,
-    g_p: Array,
+    g_p: Array | None,
     g_x: Array,
 ) -> None:
     """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
@@ -56,8 +56,9 @@ def synaptic_back(
         g_u = slope + g[1, j] * (one - spike if zero else one)
         g_current = g_u + g[0, j]
         g_x[j] = g_current
-        g_p[0, j] += g_current * s[0, j]
-        g_p[1, j] += g_u * s[1, j]
-        g_p[2, j] -= slope + (none if zero else g[1, j] * spike)
+        if g_p is not None:
+            g_p[0, j] += g_current * s[0, j]
+            g_p[1, j] += g_u * s[1, j]
+            g_p[2, j] -= slope + (none if zero else g[1, j] * spike)
         g[0, j] = p[0, j] * g_current
         g[1, j] = p[1, j] * g_u
