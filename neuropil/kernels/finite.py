@@ -1,13 +1,16 @@
-"""Whether numbers are finite, asked of many tensors in one pass over memory."""
+"""Whether numbers are finite: asked of many tensors in one pass over memory, and of a neuron's last membrane."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neuropil.errors import NonFiniteError
 from neuropil.kernels.addresses import addresses
 from neuropil.kernels.compiled import run_over
 from neuropil.kernels.finite_compiled import look_for_nonfinite
@@ -26,6 +29,26 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     found = np.zeros(1, dtype=np.float32 if tensors[0].dtype == torch.float32 else np.float64)
     run_over(look_for_nonfinite, count, count, rows, found)
     return not found[0]
+
+
+def check_membrane(owner: str, membrane: Tensor) -> None:
+    """Raise NonFiniteError for a last membrane that is NaN or infinite, on the CPU and outside graphs.
+
+    NaN and infinity never leave a membrane, so its last value answers for the whole sequence. On other devices
+    the answer would have to be waited for, and a compiled graph cannot branch on it.
+
+    >>> check_membrane("LIF", torch.zeros(1))
+    """
+    answers = membrane.is_cpu and not torch.compiler.is_compiling()
+    membrane = membrane.detach()
+    # a sum is finite only if its terms are; one that overflows is looked at again
+    if answers and not math.isfinite(membrane.sum().item()) and not membrane.isfinite().all():
+        refuse_nonfinite(owner)
+
+
+def refuse_nonfinite(owner: str) -> NoReturn:
+    """Raise the NonFiniteError of a membrane that is NaN or infinite."""
+    raise NonFiniteError(f"{owner}: membrane is NaN or infinite; look at the input")
 
 
 def _all_finite(tensors: Sequence[Tensor]) -> bool:

@@ -5,6 +5,7 @@ A scan sees its input as `[time, lanes]`; parameters of neurons are vectors that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,20 @@ def array(tensor: Tensor) -> Any:
     if tensor.requires_grad:
         tensor = tensor.detach()
     return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
+
+
+def array_or_none(tensor: Tensor | None, dtype: torch.dtype, axes: int) -> Any:
+    """`array`, and for None an array of a kernel's `axes` and `dtype` that holds nothing.
+
+    >>> array_or_none(None, torch.float32, 2).shape
+    (0, 0)
+    """
+    return _nothing(dtype, axes) if tensor is None else array(tensor)
+
+
+@functools.cache
+def _nothing(dtype: torch.dtype, axes: int) -> Any:
+    return torch.empty((0,) * axes, dtype=dtype).numpy()
 
 
 @kernel_part

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from neuropil.errors import ConfigError, ShapeError, StateError, nearest
 from neuropil.kernels.compiled import serves, traced
+from neuropil.kernels.finite import check_membrane
 from neuropil.kernels.lanes import check_per_neuron, period
 from neuropil.kernels.lif_op import LIFScan, lif, run_lif
 from neuropil.kernels.surrogate_compiled import KINDS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Reset = Literal["subtract", "zero"]
 Memory = Literal["save", "recompute"]
-_CHOICES = get_args(Reset), get_args(Memory)
+_RESETS, _MEMORIES = get_args(Reset), get_args(Memory)
 
 
 class SpikeFunction(Protocol):
@@ -58,13 +59,15 @@ def lif_scan(
     detach_reset: bool = True,
     temporal_gradient: bool = True,
     memory: Memory = "save",
+    owner: str | None = None,
 ) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """Spikes of every step and the membrane after the last reset; see the module for the equations.
 
     `membrane` is where neurons start, None at rest. `decay` and `threshold` broadcast over `features`. The backward
     pass scans the input once more, a segment of 32 steps at a time, from membranes that `memory="save"` keeps at the
     start of each segment and `"recompute"` finds by a scan of its own. Raises ShapeError, StateError or ConfigError
-    when the arguments do not fit together.
+    when the arguments do not fit together; in the name of an `owner`, NonFiniteError where the last membrane is NaN
+    or infinite.
 
     >>> import torch
     >>> from neuropil.nn.surrogate import Sigmoid
@@ -82,6 +85,7 @@ def lif_scan(
         surrogate,
         x.shape[0],
         memory,
+        owner=owner,
         reset=reset,
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
@@ -100,6 +104,7 @@ def lif_scan_static(
     detach_reset: bool = True,
     temporal_gradient: bool = True,
     memory: Memory = "save",
+    owner: str | None = None,
 ) -> tuple[Float[Tensor, "time batch ..."], Float[Tensor, "batch ..."]]:
     """`lif_scan` of an input that stays the same for `time_steps` steps, which is read and summed once.
 
@@ -121,6 +126,7 @@ def lif_scan_static(
         surrogate,
         time_steps,
         memory,
+        owner=owner,
         reset=reset,
         detach_reset=detach_reset,
         temporal_gradient=temporal_gradient,
@@ -210,6 +216,7 @@ def _scan(
     memory: Memory,
     known: tuple[Tensor, Tensor] | None = None,
     *,
+    owner: str | None = None,
     reset: Reset,
     detach_reset: bool,
     temporal_gradient: bool,
@@ -219,7 +226,7 @@ def _scan(
     name = fused_name(surrogate)
     floats = (x, decay, threshold) if membrane is None else (x, decay, threshold, membrane)
     if name is None or not serves(*floats):
-        return lif_scan_reference(
+        scanned = lif_scan_reference(
             x.expand(time_steps, *x.shape[1:]),
             x.new_zeros(x.shape[1:]) if membrane is None else membrane,
             decay,
@@ -229,8 +236,10 @@ def _scan(
             detach_reset=detach_reset,
             temporal_gradient=temporal_gradient,
         )
-    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in floats)
-    rest = x.new_empty(0) if membrane is None else membrane
+        if owner is not None:
+            check_membrane(owner, scanned[1])
+        return scanned
+    learns = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in floats])
     settings = (
         period(decay, x.shape[2:]),
         period(threshold, x.shape[2:]),
@@ -242,11 +251,18 @@ def _scan(
         detach_reset,
         temporal_gradient,
     )
-    if learns and not traced(*floats):
-        scanned: tuple[Tensor, Tensor] = LIFScan.apply(known, x, rest, *settings)  # type: ignore[no-untyped-call]
-        return scanned
-    run = lif if traced(*floats) else run_lif
-    spikes, final, _ = run(x.reshape(x.shape[0], x.shape[1:].numel()), rest.reshape(-1), *settings)
+    if traced(*floats):
+        rest = x.new_empty(0) if membrane is None else membrane.reshape(-1)
+        spikes, final, _ = lif(x.reshape(x.shape[0], x.shape[1:].numel()), rest, *settings)
+        if owner is not None:
+            check_membrane(owner, final)
+    elif learns:
+        answer: tuple[Tensor, Tensor] = LIFScan.apply(known, owner, x, membrane, *settings)  # type: ignore[no-untyped-call]
+        return answer
+    else:
+        rows = x.reshape(x.shape[0], x.shape[1:].numel())
+        start = None if membrane is None else membrane.reshape(-1)
+        spikes, final, _ = run_lif(rows, start, *settings, owner)
     return spikes.view(time_steps, *x.shape[1:]), final.view(x.shape[1:])
 
 
@@ -260,9 +276,10 @@ def _check(
     x: Tensor, membrane: Tensor | None, decay: Tensor, threshold: Tensor, reset: str, memory: str
 ) -> None:
     """Refuse arguments that do not fit together."""
-    for name, value, choices in zip(("reset", "memory"), (reset, memory), _CHOICES, strict=True):
-        if value not in choices:
-            raise ConfigError(f"lif_scan: {name}={value!r} is unknown{nearest(str(value), choices)}")
+    if reset not in _RESETS:
+        raise ConfigError(f"lif_scan: reset={reset!r} is unknown{nearest(str(reset), _RESETS)}")
+    if memory not in _MEMORIES:
+        raise ConfigError(f"lif_scan: memory={memory!r} is unknown{nearest(str(memory), _MEMORIES)}")
     if x.dim() < 2 or not x.is_floating_point():
         raise ShapeError(
             f"lif_scan: x is {x.dtype} of shape {list(x.shape)}, expected floats [time, batch, ...features]"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuropil.kernels.compiled import kernel, kernel_part
+from neuropil.kernels.compiled import kernel, kernel_part, sum_part
 from neuropil.kernels.lanes import repeat_row
 from neuropil.kernels.surrogate_compiled import derivative_row, spike_gradient_row
 from neuropil.kernels.vector import prefetch
@@ -53,6 +53,27 @@ def finish_row(row: Array, first: int, wanted: Array) -> None:
     """Give a tile's numbers where they are wanted."""
     if len(wanted) > 0:
         wanted[first : first + len(row)] = row
+
+
+@sum_part
+def total_row(row: Array) -> Any:
+    """Sum of a row, in any order."""
+    total = row.dtype.type(0)
+    for j in range(len(row)):
+        total += row[j]
+    return total
+
+
+@kernel_part
+def is_finite_row(row: Array) -> bool:
+    """Whether no number is NaN or infinite: a sum is finite only if its terms are; one that overflows is looked at."""
+    total = total_row(row)
+    if total - total == 0:
+        return True
+    bad = 0
+    for j in range(len(row)):
+        bad += row[j] - row[j] != 0
+    return bad == 0
 
 
 @kernel_part
@@ -101,9 +122,10 @@ def lif_forward(
     spikes: Array,
     final: Array,
     saved: Array,
+    lost: Array,
 ) -> None:
     """Scan lanes `start` to `stop`. `x` has one row per step or a single one. The membranes at the start of each
-    segment but the first go to `saved`, if it has rows.
+    segment but the first go to `saved`, if it has rows. `lost` is set to 1 where a last membrane is not finite.
     """
     local = np.empty((4, ROW), x.dtype)
     for first in range(start, stop, TILE):
@@ -120,6 +142,8 @@ def lif_forward(
             ask_for_row(spikes, t + 1, first, last)
             step_row(x[t if len(x) > 1 else 0, first:last], d, h, zero, v, spare, spikes[t, first:last])
         final[first:last] = v
+        if not is_finite_row(v):
+            lost[0] = 1
 
 
 @kernel_part

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuropil.kernels.compiled import run_over, traced
-from neuropil.kernels.lanes import STRETCH, array, sum_lanes
+from neuropil.kernels.compiled import run_over
+from neuropil.kernels.finite import refuse_nonfinite
+from neuropil.kernels.lanes import STRETCH, array, array_or_none, sum_lanes
 from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
@@ -19,7 +20,7 @@ _SETTINGS = "str surrogate, float scale, bool zero, bool detach, bool keep"
 
 def run_lif(
     x: Tensor,
-    membrane: Tensor,
+    membrane: Tensor | None,
     decay: Tensor,
     threshold: Tensor,
     steps: int,
@@ -29,35 +30,50 @@ def run_lif(
     zero: bool,
     detach: bool,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes `[steps, lanes]`, last membrane `[lanes]`, membranes saved (if `save`) at segments' starts.
+    owner: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Spikes `[steps, lanes]`, last membrane `[lanes]`, membranes saved (if `save`) at segments' starts, if any are.
 
-    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `membrane` is empty at rest. `decay`
-    and `threshold` are `[period]`, where the period divides the lanes. `keep` lets the gradient through time.
+    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `membrane` is None at rest. `decay`
+    and `threshold` are `[period]`, where the period divides the lanes. `keep` lets the gradient through time. In
+    the name of an `owner`, a last membrane that is NaN or infinite is refused.
     """
-    lanes = x.shape[1]
+    lanes, rows = x.shape[1], _saved_rows(steps, save)
     spikes, final = x.new_empty(steps, lanes), x.new_empty(lanes)
-    saved = x.new_empty(_saved_rows(steps, save), lanes)
+    saved = x.new_empty(rows, lanes) if rows else None
+    lost = np.zeros(1, np.int64)
     run_over(
         lif_forward,
         lanes,
         spikes.numel(),
         _rows(x),
-        array(membrane),
+        array_or_none(membrane, x.dtype, 1),
         array(decay),
         array(threshold),
         zero,
         spikes.numpy(),
         final.numpy(),
-        saved.numpy(),
+        array_or_none(saved, x.dtype, 2),
+        lost,
         stretch=STRETCH,
     )
+    if owner is not None and lost[0]:
+        refuse_nonfinite(owner)
     return spikes, final, saved
+
+
+def _lif(
+    x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, steps: int, save: bool, *settings: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`run_lif` with empty tensors for None, as operators need them."""
+    start = membrane if membrane.numel() else None
+    spikes, final, saved = run_lif(x, start, decay, threshold, steps, save, *settings)
+    return spikes, final, x.new_empty(0, x.shape[1]) if saved is None else saved
 
 
 lif = torch.library.custom_op(
     "neuropil::lif",
-    run_lif,
+    _lif,
     mutates_args=(),
     schema=f"(Tensor x, Tensor membrane, Tensor decay, Tensor threshold, int steps, bool save, {_SETTINGS})"
     " -> (Tensor, Tensor, Tensor)",
@@ -74,12 +90,12 @@ def _(
 
 def run_lif_backward(
     x: Tensor,
-    saved: Tensor,
-    membrane: Tensor,
+    saved: Tensor | None,
+    membrane: Tensor | None,
     decay: Tensor,
     threshold: Tensor,
     g_spikes: Tensor,
-    g_final: Tensor,
+    g_final: Tensor | None,
     wants_decay: bool,
     wants_threshold: bool,
     surrogate: str,
@@ -87,49 +103,68 @@ def run_lif_backward(
     zero: bool,
     detach: bool,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the input, in its shape, and of membrane, decay and threshold (empty where not wanted).
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the input, in its shape, of the membrane if one is given, of decay and threshold if wanted.
 
-    `g_final` is empty where nothing follows the last membrane, the gradient of an empty membrane is empty.
+    `g_final` is None where nothing follows the last membrane.
     """
-    lanes = g_spikes.shape[1]
-    g_x, g_membrane = x.new_empty(x.shape), torch.empty_like(membrane)
-    g_decay = x.new_empty(lanes if wants_decay else 0)
-    g_threshold = x.new_empty(lanes if wants_threshold else 0)
+    lanes, dtype = g_spikes.shape[1], x.dtype
+    g_x = x.new_empty(x.shape)
+    g_membrane = None if membrane is None else torch.empty_like(membrane)
+    g_decay = x.new_empty(lanes) if wants_decay else None
+    g_threshold = x.new_empty(lanes) if wants_threshold else None
     g_x_array = g_x.numpy()
     run_over(
         lif_backward,
         lanes,
         g_spikes.numel(),
         _rows(x),
-        array(saved),
-        array(membrane),
+        array_or_none(saved, dtype, 2),
+        array_or_none(membrane, dtype, 1),
         array(decay),
         array(threshold),
         array(g_spikes),
-        array(g_final),
+        array_or_none(g_final, dtype, 1),
         KINDS[surrogate],
         g_x_array.dtype.type(scale),
         zero,
         detach,
         keep,
         g_x_array,
-        g_membrane.numpy(),
-        g_decay.numpy(),
-        g_threshold.numpy(),
+        array_or_none(g_membrane, dtype, 1),
+        array_or_none(g_decay, dtype, 1),
+        array_or_none(g_threshold, dtype, 1),
         stretch=STRETCH,
     )
     return (
         g_x,
         g_membrane,
-        sum_lanes(g_decay, decay, wants_decay),
-        sum_lanes(g_threshold, threshold, wants_threshold),
+        None if g_decay is None else sum_lanes(g_decay, decay, wanted=True),
+        None if g_threshold is None else sum_lanes(g_threshold, threshold, wanted=True),
     )
+
+
+def _lif_backward(
+    x: Tensor,
+    saved: Tensor,
+    membrane: Tensor,
+    decay: Tensor,
+    threshold: Tensor,
+    g_spikes: Tensor,
+    g_final: Tensor,
+    *settings: Any,
+) -> tuple[Tensor, ...]:
+    """`run_lif_backward` with empty tensors for None, as operators need them."""
+    saved_, membrane_, g_final_ = (
+        tensor if tensor.numel() else None for tensor in (saved, membrane, g_final)
+    )
+    found = run_lif_backward(x, saved_, membrane_, decay, threshold, g_spikes, g_final_, *settings)
+    return tuple(x.new_empty(0) if gradient is None else gradient for gradient in found)
 
 
 lif_backward_op = torch.library.custom_op(
     "neuropil::lif_backward",
-    run_lif_backward,
+    _lif_backward,
     mutates_args=(),
     schema="(Tensor x, Tensor saved, Tensor membrane, Tensor decay, Tensor threshold, Tensor g_spikes, "
     f"Tensor g_final, bool wants_decay, bool wants_threshold, {_SETTINGS})"
@@ -165,26 +200,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    return _gradients(ctx, g_spikes, g_final, ctx.needs_input_grad, lif_backward_op)
-
-
-def _gradients(
-    ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None, needs: Sequence[bool], compute: Any
-) -> tuple[Any, ...]:
-    """Gradients of all that `lif` takes, computed by the operator or without it; those of settings are None."""
+    """Gradients of all that `lif` takes; those of settings are None."""
     x, saved, membrane, decay, threshold = ctx.saved_tensors
-    if g_spikes is None:
-        g_spikes = x.new_zeros(ctx.steps, x.shape[1])
-    if g_final is None:
-        g_final = x.new_empty(0)
-    gradients = compute(
+    needs = ctx.needs_input_grad
+    gradients = lif_backward_op(
         x,
         saved,
         membrane,
         decay,
         threshold,
-        g_spikes,
-        g_final,
+        x.new_zeros(ctx.steps, x.shape[1]) if g_spikes is None else g_spikes,
+        x.new_empty(0) if g_final is None else g_final,
         needs[2],
         needs[3],
         *ctx.settings,
@@ -197,51 +223,65 @@ lif.register_autograd(_backward, setup_context=_setup_context)
 
 
 class LIFScan(torch.autograd.Function):
-    """`lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient.
+    """`run_lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient.
 
-    `x` is `[steps, ...]` and `membrane` as one of its rows, or empty at rest; the rest as `lif` takes it.
+    `x` is `[steps, ...]` and `membrane` as one of its rows, or None at rest; the rest as `run_lif` takes it.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         known: tuple[Tensor, Tensor] | None,
+        owner: str | None,
         x: Tensor,
-        membrane: Tensor,
+        membrane: Tensor | None,
         decay: Tensor,
         threshold: Tensor,
         steps: int,
+        save: bool,
         *settings: Any,
     ) -> tuple[Tensor, Tensor]:
         """Spikes and the last membrane."""
-        row = x.shape[1:]
-        lanes = row.numel()
-        inputs = (x.reshape(len(x), lanes), membrane.reshape(-1), decay, threshold, steps, *settings)
+        shape = x.shape
+        flat = x.reshape(shape[0], shape[1:].numel())
+        rest = None if membrane is None else membrane.reshape(-1)
+        saved = None
         if known is None:
-            spikes, final, saved = run_lif(*inputs)
-            spikes, final = spikes.view(steps, *row), final.view(row)
+            spikes, final, saved = run_lif(flat, rest, decay, threshold, steps, save, *settings, owner)
+            spikes, final = spikes.view(steps, *shape[1:]), final.view(shape[1:])
         else:  # the backward pass finds the membranes by a scan of its own
-            spikes, final, saved = *(tensor.detach() for tensor in known), x.new_empty(0, lanes)
-        _setup_context(ctx, inputs, (spikes, final, saved))
-        ctx.shapes = x.shape, membrane.shape
+            spikes, final = (tensor.detach() for tensor in known)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(flat, saved, rest, decay, threshold)
+        ctx.steps, ctx.shape, ctx.settings = steps, shape, settings
         return spikes, final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """What `lif` gives."""
-        given = [g for g in (g_spikes, g_final) if g is not None]
-        compute = lif_backward_op if traced(*given) else run_lif_backward
-        flat = (
-            None if g_spikes is None else g_spikes.reshape(ctx.steps, ctx.shapes[0][1:].numel()),
+        x, saved, membrane, decay, threshold = ctx.saved_tensors
+        shape, needs = ctx.shape, ctx.needs_input_grad
+        g_x, g_membrane, g_decay, g_threshold = run_lif_backward(
+            x,
+            saved,
+            membrane,
+            decay,
+            threshold,
+            x.new_zeros(ctx.steps, x.shape[1])
+            if g_spikes is None
+            else g_spikes.reshape(ctx.steps, x.shape[1]),
             None if g_final is None else g_final.reshape(-1),
+            needs[4],
+            needs[5],
+            *ctx.settings,
         )
-        g_x, g_membrane, *others = _gradients(ctx, *flat, ctx.needs_input_grad[1:], compute)
-        shaped = (
-            None if g is None else g.view(shape)
-            for g, shape in zip((g_x, g_membrane), ctx.shapes, strict=True)
-        )
-        return None, *shaped, *others
+        if g_membrane is not None:
+            g_membrane = g_membrane.view(shape[1:])
+        return None, None, g_x.view(shape), g_membrane, g_decay, g_threshold, *_NO_GRADIENTS
+
+
+_NO_GRADIENTS = (None,) * 7  # of the settings
 
 
 def _saved_rows(steps: int, save: bool) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from neuropil.errors import ConfigError, NonFiniteError, ShapeError
+from neuropil.errors import ConfigError, ShapeError
+from neuropil.kernels.finite import check_membrane
 from neuropil.kernels.leaky import leaky_scan
 from neuropil.nn.stateful import Stateful
 
@@ -141,15 +141,8 @@ def check_input(module: nn.Module, x: Tensor) -> None:
 
 
 def check_finite(module: nn.Module, membrane: Tensor) -> None:
-    """Raise NonFiniteError for a last membrane that is NaN or infinite, on the CPU and outside graphs.
-
-    NaN and infinity never leave a membrane, so its last value answers for the whole sequence. On other devices
-    the answer would have to be waited for, and a compiled graph cannot branch on it.
+    """Raise NonFiniteError for a last membrane that is NaN or infinite; see `check_membrane`.
 
     >>> check_finite(nn.Identity(), torch.zeros(1))
     """
-    answers = membrane.device.type == "cpu" and not torch.compiler.is_compiling()
-    membrane = membrane.detach()
-    # a sum is finite only if its terms are; one that overflows is looked at again
-    if answers and not math.isfinite(membrane.sum().item()) and not membrane.isfinite().all():
-        raise NonFiniteError(f"{type(module).__name__}: membrane is NaN or infinite; look at the input")
+    check_membrane(type(module).__name__, membrane)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuropil.errors import ConfigError, nearest
 from neuropil.kernels.lif import Memory, Reset, lif_scan, lif_scan_static
-from neuropil.nn.integrator import Leaky, check_finite, check_input, describe, per_neuron
+from neuropil.nn.integrator import Leaky, check_input, describe, per_neuron
 from neuropil.nn.surrogate import Sigmoid, Surrogate
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ class LIF(Leaky):
             detach_reset=self.detach_reset,
             temporal_gradient=self.temporal_gradient,
             memory=self.memory,
+            owner=type(self).__name__,
         )
-        return spikes, self._finish(membrane)
+        return spikes, LIFState(membrane)
 
     def forward_static(
         self, x: Float[Tensor, "batch ..."], time_steps: int, state: LIFState | None = None
@@ -126,8 +127,9 @@ class LIF(Leaky):
             detach_reset=self.detach_reset,
             temporal_gradient=self.temporal_gradient,
             memory=self.memory,
+            owner=type(self).__name__,
         )
-        return spikes, self._finish(membrane)
+        return spikes, LIFState(membrane)
 
     def _start(self, x: Tensor, state: LIFState | None) -> Tensor | None:
         """The membrane to begin with; None where all begin at rest, which saves writing the zeros."""
@@ -138,10 +140,6 @@ class LIF(Leaky):
             return self.initial_state(x).membrane
         self.check_state(state, x)
         return state.membrane
-
-    def _finish(self, membrane: Tensor) -> LIFState:
-        check_finite(self, membrane)
-        return LIFState(membrane)
 
     def extra_repr(self) -> str:
         """Settings that differ between neurons, for `repr`."""
