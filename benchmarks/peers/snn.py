@@ -15,7 +15,7 @@ def _step(inputs, layer, static, once=False):
         first.weight.copy_(torch.from_numpy(inputs["first"]))
         second.weight.copy_(torch.from_numpy(inputs["second"]))
     steps = int(inputs["steps"])
-    optimizer = torch.optim.SGD([first.weight, second.weight], lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD([first.weight, second.weight], lr=0.01, momentum=0.9, fused=True)
 
     def run():
         optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from neuropil.errors import MissingExtraError
 from neuropil.kernels.memory import keep_freed_memory
@@ -117,6 +118,21 @@ def traced(*tensors: torch.Tensor) -> bool:
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         for tensor in tensors
     )
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Torch's `once_differentiable` for a compiled backward pass, asked only where a graph of it is wanted.
+
+    >>> differentiable_once(lambda ctx, g: 2 * g)(None, 3)
+    6
+    """
+    refusing: Callable[..., Any] = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def run(ctx: Any, *gradients: Any) -> Any:
+        return (refusing if torch.is_grad_enabled() else backward)(ctx, *gradients)
+
+    return run
 
 
 def run_over(function: Kernel, lanes: int, work: int, *args: Any, grain: int = 64, stretch: int = 1) -> None:

@@ -222,7 +222,10 @@ def _scan(
     temporal_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scan with the compiled kernel where it serves; `x` has `time_steps` rows, or one that is held."""
-    decay, threshold = decay.to(x.dtype), threshold.to(x.dtype)
+    if decay.dtype is not x.dtype:  # asked first: a call that changes nothing costs as much as one that does
+        decay = decay.to(x.dtype)
+    if threshold.dtype is not x.dtype:
+        threshold = threshold.to(x.dtype)
     name = fused_name(surrogate)
     floats = (x, decay, threshold) if membrane is None else (x, decay, threshold, membrane)
     if name is None or not serves(*floats):

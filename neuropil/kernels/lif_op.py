@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from neuropil.kernels.compiled import run_over
+from neuropil.kernels.compiled import differentiable_once, run_over
 from neuropil.kernels.finite import refuse_nonfinite
 from neuropil.kernels.lanes import STRETCH, array, array_or_none, sum_lanes
 from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
@@ -257,7 +256,7 @@ class LIFScan(torch.autograd.Function):
         return spikes, final
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """What `lif` gives."""
         x, saved, membrane, decay, threshold = ctx.saved_tensors
