@@ -33,6 +33,13 @@ def ask_for_row(array: Array, t: int, first: int, last: int) -> None:
 
 
 @kernel_part
+def parameter_row(values: Array, first: int, start: int, row: Array) -> None:
+    """A parameter of the tile that begins at `first`; one number for all is in its row since the tile at `start`."""
+    if first == start or len(values) > 1:
+        repeat_row(values, first, row)
+
+
+@kernel_part
 def start_row(given: Array, first: int, row: Array) -> None:
     """Where a tile begins: zeros where nothing is given."""
     if len(given) == 0:
@@ -77,26 +84,26 @@ def is_finite_row(row: Array) -> bool:
 
 
 @kernel_part
-def step_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: Array, s: Array) -> None:
-    """One time step of a tile: `v` is replaced, membranes before the reset go to `u`, spikes to `s`."""
+def step_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, s: Array) -> None:
+    """One time step of a tile: `v` is replaced, spikes go to `s`."""
     none, one = x.dtype.type(0), x.dtype.type(1)
     if zero:
         for j in range(len(x)):
             before = decay[j] * v[j] + x[j]
             spike = one if before - threshold[j] >= none else none
-            u[j], s[j] = before, spike
+            s[j] = spike
             v[j] = before * (one - spike)
     else:
         for j in range(len(x)):
             before = decay[j] * v[j] + x[j]
             spike = one if before - threshold[j] >= none else none
-            u[j], s[j] = before, spike
+            s[j] = spike
             v[j] = before - threshold[j] * spike
 
 
 @kernel_part
 def replay_row(x: Array, decay: Array, threshold: Array, zero: bool, v: Array, u: Array) -> None:
-    """`step_row` for whom the spikes do not matter."""
+    """`step_row` for whom the spikes do not matter: membranes before the reset go to `u`."""
     none, one = x.dtype.type(0), x.dtype.type(1)
     if zero:
         for j in range(len(x)):
@@ -127,20 +134,20 @@ def lif_forward(
     """Scan lanes `start` to `stop`. `x` has one row per step or a single one. The membranes at the start of each
     segment but the first go to `saved`, if it has rows. `lost` is set to 1 where a last membrane is not finite.
     """
-    local = np.empty((4, ROW), x.dtype)
+    local = np.empty((3, ROW), x.dtype)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
         width = last - first
-        d, h, v, spare = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
-        repeat_row(decay, first, d)
-        repeat_row(threshold, first, h)
+        d, h, v = local[0, :width], local[1, :width], local[2, :width]
+        parameter_row(decay, first, start, d)
+        parameter_row(threshold, first, start, h)
         start_row(membrane, first, v)
         for t in range(len(spikes)):
             if t > 0 and t % SEGMENT == 0 and len(saved) > 0:
                 saved[t // SEGMENT - 1, first:last] = v
             ask_for_row(x, t + 1, first, last)
             ask_for_row(spikes, t + 1, first, last)
-            step_row(x[t if len(x) > 1 else 0, first:last], d, h, zero, v, spare, spikes[t, first:last])
+            step_row(x[t if len(x) > 1 else 0, first:last], d, h, zero, v, spikes[t, first:last])
         final[first:last] = v
         if not is_finite_row(v):
             lost[0] = 1
@@ -258,8 +265,8 @@ def lif_backward(
         width = last - first
         d, h, v, before = local[0, :width], local[1, :width], local[2, :width], local[3, :width]
         g_v, a, g_d, g_h = local[4, :width], local[5, :width], local[6, :width], local[7, :width]
-        repeat_row(decay, first, d)
-        repeat_row(threshold, first, h)
+        parameter_row(decay, first, start, d)
+        parameter_row(threshold, first, start, h)
         start_row(g_final, first, g_v)
         g_d[:], g_h[:] = 0, 0
         if summed:

@@ -178,6 +178,8 @@ def _apply(name: str, layer: nn.Module, signal: _Signal) -> Tensor:
 
 def _check_input(name: str, layer: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
     """Say in one line what is wrong with the input of one of the common layers."""
+    if type(layer) is nn.Linear and x.dim() > 1 and x.shape[-1] == layer.in_features:
+        return  # the common case: the questions below cost as much as a small product
     expected: str | None = None
     if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
         return
