@@ -246,7 +246,7 @@ class LIFScan(torch.autograd.Function):
         rest = None if membrane is None else membrane.reshape(-1)
         saved = None
         if known is None:
-            spikes, final, saved = run_lif(flat, rest, decay, threshold, steps, save, *settings, owner)
+            spikes, final, saved = run_lif(flat, rest, decay, threshold, steps, save, *(*settings, owner))
             spikes, final = spikes.view(steps, *shape[1:]), final.view(shape[1:])
         else:  # the backward pass finds the membranes by a scan of its own
             spikes, final = (tensor.detach() for tensor in known)

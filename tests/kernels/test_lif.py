@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from neuropil.errors import ConfigError, ShapeError, StateError
+from neuropil.errors import ConfigError, NonFiniteError, ShapeError, StateError
 from neuropil.kernels import compiled
 from neuropil.kernels.lif import lif_scan, lif_scan_reference, lif_scan_static
 from neuropil.kernels.lif_op import lif, lif_backward_op
@@ -287,3 +287,27 @@ def test_kernels_run_without_a_writable_cache():
         "assert LIF()(torch.ones(2, 1, 1))[0].sum() == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+
+
+class Steep(Sigmoid):
+    """Has no compiled derivative, so that plain torch answers."""
+
+
+@pytest.mark.parametrize("surrogate", [Sigmoid(4.0), Steep(4.0)], ids=["compiled", "plain"])
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_owner_refuses_a_last_membrane_that_is_not_finite(bad, learns, surrogate):
+    x = torch.zeros(5, 3, 700)
+    x[1, 2, 451] = bad
+    x.requires_grad_(learns)
+    given = x, None, torch.tensor(0.5), torch.tensor(1.0), surrogate
+    with pytest.raises(NonFiniteError, match="Cell: membrane is NaN or infinite"):
+        lif_scan(*given, owner="Cell", reset="subtract")
+    _, final = lif_scan(*given)
+    assert final.isfinite().sum() == final.numel() - 1
+
+
+def test_membranes_whose_sum_overflows_are_finite():
+    huge = torch.full((1, 2, 900), 3e38)
+    _, final = lif_scan(huge, None, torch.tensor(0.5), torch.tensor(1.0), Sigmoid(), owner="Cell")
+    assert_close(final, huge[0])
