@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil.errors import DataError, ShapeError
-from neuropil.kernels.compiled import serves, traced
+from neuropil.kernels.compiled import serves
 from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_dense
-from neuropil.kernels.sparse_block_op import BlockSparse, block_sparse
+from neuropil.kernels.sparse_block_op import block_sparse, run_block_sparse, run_block_sparse_backward
 from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
-from neuropil.kernels.sparse_op import CHUNK, NARROWEST, Sparse, run_sparse, sparse
+from neuropil.kernels.sparse_op import CHUNK, NARROWEST, run_sparse, run_sparse_backward, sparse
+from neuropil.kernels.sparse_product import product
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -209,17 +210,10 @@ def sparse_linear(
         return sparse_linear_reference(x, values, pattern)
     samples = x.reshape(-1, x.shape[-1])
     if isinstance(pattern, BlockPattern):
-        run = block_sparse if traced(samples, values) else BlockSparse.apply
-        product: Tensor = run(samples, values, *pattern[:-1])[0]  # type: ignore[no-untyped-call]
-    else:
-        *index, rows, _ = pattern
-        if traced(samples, values):
-            product = sparse(samples, values, rows, *index)
-        elif torch.is_grad_enabled() and (samples.requires_grad or values.requires_grad):
-            product = Sparse.apply(samples, values, rows, index)  # type: ignore[no-untyped-call]
-        else:
-            product = run_sparse(samples, values, rows, *index)
-    return product.view(*x.shape[:-1], pattern.rows)
+        how = block_sparse, run_block_sparse, run_block_sparse_backward
+        return product(samples, values, pattern[:-1], *how).view(*x.shape[:-1], pattern.rows)
+    y = product(samples, values, pattern, sparse, run_sparse, run_sparse_backward)
+    return y.view(*x.shape[:-1], pattern.rows)
 
 
 def _dense_is_faster(pattern: SparsePattern | BlockPattern, samples: int) -> bool:

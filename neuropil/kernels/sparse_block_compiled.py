@@ -1,10 +1,10 @@
 """The loops behind `neuropil.kernels.sparse` where a matrix is made of whole blocks.
 
 A block is stored column by column, so that its rows lie side by side as the lanes of a vector. Several samples share
-each vector that is loaded, and their sums stay in registers while a block's columns stream by. Activity is packed as
-`[panels, samples, size]`, a panel being the columns of a block, or the rows: one after the other in memory, they do not
-compete for the same places of the cache, as pieces of long rows do. Where the last panel or block is shorter, zeros
-fill it up.
+each vector that is loaded, and their sums stay in registers while a block's columns stream by. Whoever computes some
+blocks packs activity for itself as `[panels, samples, size]`, a panel being the columns of a block, or the rows: one
+after the other in memory, they do not compete for the same places of the cache, as pieces of long rows do. Where the
+last panel or block is shorter, zeros fill it up.
 """
 
 from __future__ import annotations
@@ -22,21 +22,31 @@ Array = Any  # numpy arrays, as Numba sees them
 _CHUNK = 128  # samples whose sums stay in the nearest cache while the blocks of a row pass by
 
 
-@kernel
-def pack_panels(start: int, stop: int, x: Array, packed: Array, parts: tuple[int, ...]) -> None:
-    """Panels `start` to `stop` of `x [samples, features]` to `packed [panels, samples or more, size]`."""
+@kernel_part
+def pack_panels(
+    x: Array,
+    flat: Array,
+    first: int,
+    count: int,
+    start: int,
+    stop: int,
+    packed: Array,
+    line: int,
+    parts: tuple[int, ...],
+) -> None:
+    """Panels `start` to `stop` of `count` samples of `x [samples, features]` from `first` on, `line` numbers each."""
     samples, features = x.shape
-    source, target, size = x.reshape(-1), packed.reshape(-1), length(x, parts)
+    size = length(x, parts)
     for panel in range(start, stop):
-        first = panel * size
-        packed[panel, samples:] = 0
-        for sample in range(samples):
-            at, to = sample * features + first, (panel * packed.shape[1] + sample) * size
-            if first + size <= features:
-                store(target, to, load(source, at, parts))
+        begin, to = panel * size, (panel - start) * line
+        for sample in range(first, min(first + count, samples)):
+            if begin + size <= features:
+                store(packed, to, load(flat, sample * features + begin, parts))
             else:
                 for j in range(size):
-                    target[to + j] = source[at + j] if first + j < features else x.dtype.type(0)
+                    packed[to + j] = x[sample, begin + j] if begin + j < features else x.dtype.type(0)
+            to += size
+        packed[to : (panel - start) * line + count * size] = 0
 
 
 @kernel_part
@@ -93,39 +103,42 @@ def multiply_blocks(
     starts: Array,
     order: Array | None,
     values: Array,
-    features: int,
     x: Array,
     y: Array,
     tile: tuple[int, ...],
     parts: tuple[int, ...],
 ) -> None:
-    """Block rows `start` to `stop` of the product `y [samples, rows]`, with packed `x` of so many features.
+    """Block rows `start` to `stop` of the product `y [samples, rows]` with `x [samples, features]`.
 
     Block `k` begins at `starts[k]`. With an `order` the product is that of the transposed matrix, whose block `k`
-    is block `order[k]` of the matrix. The length of `tile` divides the number of packed samples.
+    is block `order[k]` of the matrix. `_CHUNK` is a multiple of the length of `tile`.
     """
-    samples, rows, line, size = len(y), y.shape[1], x.shape[1] * length(x, parts), length(x, parts)
-    source, target = x.reshape(-1), y.reshape(-1)
-    sums, turned = line_space(_CHUNK * size, x), line_space(size * size, x)
-    for block in range(start, stop):
-        height = min(size, rows - block * size)
-        for first in range(0, samples, _CHUNK):
-            count = min(_CHUNK, x.shape[1] - first)
+    samples, features = x.shape
+    rows, size, step = y.shape[1], length(x, parts), len(tile)
+    line = min(_CHUNK, -(-samples // step) * step) * size
+    panels = -(-features // size)
+    given, target = x.reshape(-1), y.reshape(-1)
+    packed, sums, turned = line_space(panels * line, x), line_space(line, x), line_space(size * size, x)
+    for first in range(0, samples, _CHUNK):
+        count = min(_CHUNK, -(-(samples - first) // step) * step)
+        pack_panels(x, given, first, count, 0, panels, packed, line, parts)
+        for block in range(start, stop):
+            height = min(size, rows - block * size)
             sums[: count * size] = 0
             for k in range(pointers[block], pointers[block + 1]):
                 width = min(size, features - columns[k] * size)
-                given = columns[k] * line + first * size
+                here = columns[k] * line
                 if order is not None:
                     # the block is that of the matrix, `width` high
                     if height < size:
                         turned[:] = 0
                     turn(values, starts[order[k]], width, turned, 0, size, width, height, size)
-                    add_block(turned, 0, width, source, given, count, sums, tile, parts)
+                    add_block(turned, 0, width, packed, here, count, sums, tile, parts)
                 elif height < size:
                     pad(values, starts[k], height, width, turned, size)
-                    add_block(turned, 0, width, source, given, count, sums, tile, parts)
+                    add_block(turned, 0, width, packed, here, count, sums, tile, parts)
                 else:
-                    add_block(values, starts[k], width, source, given, count, sums, tile, parts)
+                    add_block(values, starts[k], width, packed, here, count, sums, tile, parts)
             for sample in range(min(count, samples - first)):
                 at, to = sample * size, (first + sample) * rows + block * size
                 if height == size:
@@ -142,23 +155,25 @@ def sample_blocks(
     pointers: Array,
     columns: Array,
     starts: Array,
-    rows: int,
-    features: int,
-    samples: int,
     g: Array,
     x: Array,
     out: Array,
     tile: tuple[int, ...],
     parts: tuple[int, ...],
 ) -> None:
-    """Blocks in block rows `start` to `stop` of the product of `g` transposed and `x`, both packed."""
-    size, step, line = length(x, parts), len(tile), x.shape[1] * length(x, parts)
-    left, right = g.reshape(-1), x.reshape(-1)
+    """Blocks in block rows `start` to `stop` of the product `g^T x`, of `[samples, rows]` and `[samples, features]`."""
+    samples, features = x.shape
+    rows, size, step = g.shape[1], length(x, parts), len(tile)
+    line, panels = min(_CHUNK, samples) * size, -(-features // size)
+    given, pulled = x.reshape(-1), g.reshape(-1)
+    right, left = line_space(panels * line, x), line_space((stop - start) * line, x)
     nothing, scratch = np.zeros(size, x.dtype), np.empty(step * size, x.dtype)
-    for block in range(start, stop):
-        height = min(size, rows - block * size)
-        for first in range(0, samples, _CHUNK):
-            begin, end = first * size, min(samples, first + _CHUNK) * size
+    for first in range(0, samples, _CHUNK):
+        count = min(_CHUNK, samples - first)
+        pack_panels(x, given, first, count, 0, panels, right, line, parts)
+        pack_panels(g, pulled, first, count, start, stop, left, line, parts)
+        for block in range(start, stop):
+            height, mine = min(size, rows - block * size), (block - start) * line
             for k in range(pointers[block], pointers[block + 1]):
                 width = min(size, features - columns[k] * size)
                 for j in range(0, width, step):
@@ -168,8 +183,8 @@ def sample_blocks(
                         found = load_rows(out, target, size, tile, parts)
                     else:
                         found = load_rows(nothing, 0, 0, tile, parts)
-                    for at in range(begin, end, size):
-                        here = load(left, block * line + at, parts)
+                    for at in range(0, count * size, size):
+                        here = load(left, mine + at, parts)
                         found = scaled_add_rows(right, columns[k] * line + at + j, 1, here, found)
                     if whole:
                         store_rows(out, target, size, found)

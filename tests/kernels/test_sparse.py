@@ -132,9 +132,8 @@ def test_many_entries_are_multiplied_densely(monkeypatch, samples, density, is_d
     monkeypatch.setattr(module, "_DENSE_FROM", 0.5)
     monkeypatch.setattr(module, "_DENSE_FROM_FOR_FEW", 0.75)
     asked = []
-    monkeypatch.setattr(
-        module.Sparse, "apply", lambda *given: asked.append(1) or sparse(*given[:3], *given[3])
-    )
+    ask = module.product
+    monkeypatch.setattr(module, "product", lambda *given: asked.append(1) or ask(*given))
     assert_close(sparse_linear(x, values, pattern), x @ dense_weight(values, pattern).mT)
     assert asked == [1] * (not is_dense)
 
@@ -150,11 +149,10 @@ def test_dense_and_back_pass_gradcheck_and_opcheck():
 
 def test_operators_pass_opcheck():
     x, values, pattern = problem(18, 17, 20, 0.3)
-    *index, rows, _ = pattern
-    torch.library.opcheck(sparse, (x, values, rows, *index))
-    y = sparse(x.detach(), values.detach(), rows, *index)
+    torch.library.opcheck(sparse, (x, values, *pattern))
+    y = sparse(x.detach(), values.detach(), *pattern)
     for wants in ((True, True), (True, False), (False, True)):
-        torch.library.opcheck(sparse_backward_op, (y, x.detach(), values.detach(), *index, *wants))
+        torch.library.opcheck(sparse_backward_op, (y, x.detach(), values.detach(), *pattern, *wants))
 
 
 def test_bad_input_is_told_in_one_line():
