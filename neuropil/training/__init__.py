@@ -32,6 +32,7 @@ from neuropil.training.plasticity import stable_rank as stable_rank
 from neuropil.training.plasticity import weight_norm as weight_norm
 from neuropil.training.plugin import LossContext as LossContext
 from neuropil.training.plugin import Plugin as Plugin
+from neuropil.training.plugin import Pull as Pull
 from neuropil.training.plugin import gradients_of as gradients_of
 from neuropil.training.plugin import transform_gradients as transform_gradients
 from neuropil.training.plugin import unwrapped as unwrapped

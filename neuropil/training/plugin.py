@@ -29,7 +29,15 @@ class LossContext(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """Springs on weights that stand for what a plugin does to the loss, or to the gradients, of a step."""
+    """Springs on weights that stand for what a plugin does to the loss, or to the gradients, of a step.
+
+    >>> import torch
+    >>> from neuropil.kernels.springs import Springs
+    >>> model = nn.Linear(2, 1)
+    >>> anchors = [weight.detach().clone() for weight in model.parameters()]
+    >>> ones = [torch.ones_like(anchor) for anchor in anchors]
+    >>> pull = Pull(Springs(list(model.parameters()), anchors, ones, 0.1), told=True, alone=True)
+    """
 
     springs: Springs
     told: bool  # their energy belongs to the loss: this stands for `on_loss`, else for `on_gradients`
