@@ -32,8 +32,8 @@ class SparseLinear(nn.Module):
     `nn.Linear` would for the mean number of inputs that a unit keeps.
 
     A training step costs what the mask keeps: with 2048 inputs and outputs, 64 samples and a tenth of the weights, a
-    quarter of what `nn.Linear` and a mask take. Where the mask keeps or prunes whole blocks of 32 by 32 or 16 by 16
-    weights, counted from the first, it costs half of that again (a ninth and a seventh in all); the layer finds out
+    fifth of what `nn.Linear` and a mask take. Where the mask keeps or prunes whole blocks of 32 by 32 or 16 by 16
+    weights, counted from the first, it costs two thirds of that (an eighth in all); the layer finds out
     by itself, and multiplies densely where that is faster. A state that an earlier version saved is put into today's
     order of values when it is loaded; what an optimizer held for each value is not. Raises ConfigError for both or
     neither of `mask` and `density`, or a density outside 0 to 1, and ShapeError for a mask of another shape.
