@@ -48,7 +48,10 @@ def refractory_back(
     g_p: Array | None,
     g_x: Array,
 ) -> None:
-    """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope."""
+    """Gradient `g` of the states after the step becomes that of `s` before it; `a` is the surrogate's slope.
+
+    `a` and `u` are written over where `g_p` is wanted.
+    """
     none, one = u.dtype.type(0), u.dtype.type(1)
     for j in range(len(u)):
         ready = s[1, j] <= none
@@ -57,8 +60,11 @@ def refractory_back(
         slope = a[j] * (g_spike[j] - through_reset) if ready else none
         g_u = slope + g[0, j] * (one - spike if zero else one) if ready else none
         g_x[j] = g_u
-        if g_p is not None:
-            g_p[0, j] += g_u * s[0, j]
-            g_p[1, j] -= slope + (none if zero else g[0, j] * spike)
+        if g_p is not None:  # for a loop of its own: one loop of all this does not vectorise
+            a[j], u[j] = slope, none if zero else g[0, j] * spike
         g[0, j] = p[0, j] * g_u if ready else g[0, j]
         g[1, j] = none
+    if g_p is not None:
+        for j in range(len(u)):
+            g_p[0, j] += g_x[j] * s[0, j]
+            g_p[1, j] -= a[j] + u[j]
