@@ -49,7 +49,7 @@ def period(parameter: Tensor, features: Sequence[int]) -> Tensor:
 
 
 def sum_lanes(per_lane: Tensor, parameter: Tensor, wanted: bool) -> Tensor:
-    """Sum what each lane contributed to the vector `parameter` that it shares; empty unless `wanted`.
+    """Sum what each lane contributed to the `parameter` that it shares; empty unless `wanted`.
 
     >>> import torch
     >>> sum_lanes(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.ones(2), wanted=True).tolist()
@@ -57,7 +57,7 @@ def sum_lanes(per_lane: Tensor, parameter: Tensor, wanted: bool) -> Tensor:
     """
     if per_lane.numel() == 0:
         return torch.zeros_like(parameter) if wanted else per_lane
-    return per_lane.view(-1, parameter.shape[0]).sum(0)
+    return per_lane.view(-1, parameter.numel()).sum(0).view(parameter.shape)
 
 
 def array(tensor: Tensor) -> Any:

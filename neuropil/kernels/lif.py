@@ -76,19 +76,18 @@ def lif_scan(
     >>> spikes.flatten().tolist(), round(membrane.item(), 3)
     ([0.0, 0.0, 1.0, 0.0], 0.625)
     """
-    _check(x, membrane, decay, threshold, reset, memory)
     return _scan(
         x,
+        None,
         membrane,
         decay,
         threshold,
         surrogate,
-        x.shape[0],
+        reset,
         memory,
+        detach_reset,
+        temporal_gradient,
         owner=owner,
-        reset=reset,
-        detach_reset=detach_reset,
-        temporal_gradient=temporal_gradient,
     )
 
 
@@ -116,20 +115,18 @@ def lif_scan_static(
     """
     if time_steps < 1:
         raise ConfigError(f"lif_scan_static: time_steps is {time_steps}, expected at least 1")
-    x = x.unsqueeze(0)
-    _check(x, membrane, decay, threshold, reset, memory)
     return _scan(
         x,
+        time_steps,
         membrane,
         decay,
         threshold,
         surrogate,
-        time_steps,
+        reset,
         memory,
+        detach_reset,
+        temporal_gradient,
         owner=owner,
-        reset=reset,
-        detach_reset=detach_reset,
-        temporal_gradient=temporal_gradient,
     )
 
 
@@ -158,19 +155,18 @@ def lif_scan_known(
     >>> again.flatten().tolist(), x.grad.shape
     ([0.0, 0.0, 1.0, 0.0], torch.Size([4, 1, 1]))
     """
-    _check(x, membrane, decay, threshold, reset, "recompute")
     return _scan(
         x,
+        None,
         membrane,
         decay,
         threshold,
         surrogate,
-        x.shape[0],
+        reset,
         "recompute",
-        known,
-        reset=reset,
-        detach_reset=detach_reset,
-        temporal_gradient=temporal_gradient,
+        detach_reset,
+        temporal_gradient,
+        known=known,
     )
 
 
@@ -208,20 +204,23 @@ def lif_scan_reference(
 
 def _scan(
     x: Tensor,
+    time_steps: int | None,
     membrane: Tensor | None,
     decay: Tensor,
     threshold: Tensor,
     surrogate: SpikeFunction,
-    time_steps: int,
-    memory: Memory,
-    known: tuple[Tensor, Tensor] | None = None,
-    *,
-    owner: str | None = None,
     reset: Reset,
+    memory: Memory,
     detach_reset: bool,
     temporal_gradient: bool,
+    *,
+    known: tuple[Tensor, Tensor] | None = None,
+    owner: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Scan with the compiled kernel where it serves; `x` has `time_steps` rows, or one that is held."""
+    """Scan with the compiled kernel where it serves; `x` is held for `time_steps`, or a sequence if that is None."""
+    shape = x.shape[1:] if time_steps is None else x.shape
+    _check(owner or "lif_scan", x, shape, membrane, decay, threshold, reset, memory)
+    steps = x.shape[0] if time_steps is None else time_steps
     if decay.dtype is not x.dtype:  # asked first: a call that changes nothing costs as much as one that does
         decay = decay.to(x.dtype)
     if threshold.dtype is not x.dtype:
@@ -230,8 +229,8 @@ def _scan(
     floats = (x, decay, threshold) if membrane is None else (x, decay, threshold, membrane)
     if name is None or not serves(*floats):
         scanned = lif_scan_reference(
-            x.expand(time_steps, *x.shape[1:]),
-            x.new_zeros(x.shape[1:]) if membrane is None else membrane,
+            x.expand(steps, *shape),
+            x.new_zeros(shape) if membrane is None else membrane,
             decay,
             threshold,
             surrogate,
@@ -243,30 +242,22 @@ def _scan(
             check_membrane(owner, scanned[1])
         return scanned
     learns = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in floats])
-    settings = (
-        period(decay, x.shape[2:]),
-        period(threshold, x.shape[2:]),
-        time_steps,
-        learns and memory == "save",
-        name,
-        surrogate.scale,
-        reset == "zero",
-        detach_reset,
-        temporal_gradient,
-    )
+    decays = decay if decay.numel() == 1 else period(decay, shape[1:])
+    thresholds = threshold if threshold.numel() == 1 else period(threshold, shape[1:])
+    save, zero = learns and memory == "save", reset == "zero"
+    settings = (steps, save, name, surrogate.scale, zero, detach_reset, temporal_gradient)
     if traced(*floats):
+        rows = x.reshape(steps if time_steps is None else 1, shape.numel())
         rest = x.new_empty(0) if membrane is None else membrane.reshape(-1)
-        spikes, final, _ = lif(x.reshape(x.shape[0], x.shape[1:].numel()), rest, *settings)
+        spikes, final, _ = lif(rows, rest, decays.reshape(-1), thresholds.reshape(-1), *settings)
         if owner is not None:
             check_membrane(owner, final)
-    elif learns:
-        answer: tuple[Tensor, Tensor] = LIFScan.apply(known, owner, x, membrane, *settings)  # type: ignore[no-untyped-call]
+        return spikes.view(steps, *shape), final.view(shape)
+    if learns:
+        arguments = known, owner, shape, x, membrane, decays, thresholds, settings
+        answer: tuple[Tensor, Tensor] = LIFScan.apply(*arguments)  # type: ignore[no-untyped-call]
         return answer
-    else:
-        rows = x.reshape(x.shape[0], x.shape[1:].numel())
-        start = None if membrane is None else membrane.reshape(-1)
-        spikes, final, _ = run_lif(rows, start, *settings, owner)
-    return spikes.view(time_steps, *x.shape[1:]), final.view(x.shape[1:])
+    return run_lif(x, membrane, decays, thresholds, shape, *settings, owner=owner)[:2]
 
 
 def fused_name(surrogate: SpikeFunction) -> str | None:
@@ -276,21 +267,28 @@ def fused_name(surrogate: SpikeFunction) -> str | None:
 
 
 def _check(
-    x: Tensor, membrane: Tensor | None, decay: Tensor, threshold: Tensor, reset: str, memory: str
+    name: str,
+    x: Tensor,
+    shape: torch.Size,
+    membrane: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    reset: str,
+    memory: str,
 ) -> None:
-    """Refuse arguments that do not fit together."""
+    """Refuse, by `name`, arguments that do not fit together; `shape` is that of one step."""
     if reset not in _RESETS:
-        raise ConfigError(f"lif_scan: reset={reset!r} is unknown{nearest(str(reset), _RESETS)}")
+        raise ConfigError(f"{name}: reset={reset!r} is unknown{nearest(str(reset), _RESETS)}")
     if memory not in _MEMORIES:
-        raise ConfigError(f"lif_scan: memory={memory!r} is unknown{nearest(str(memory), _MEMORIES)}")
-    if x.dim() < 2 or not x.is_floating_point():
+        raise ConfigError(f"{name}: memory={memory!r} is unknown{nearest(str(memory), _MEMORIES)}")
+    if not shape or not x.is_floating_point():
         raise ShapeError(
-            f"lif_scan: x is {x.dtype} of shape {list(x.shape)}, expected floats [time, batch, ...features]"
+            f"{name}: input is {x.dtype} of shape {list(x.shape)}, expected floats [time, batch, ...features]"
         )
-    if membrane is not None and (membrane.shape != x.shape[1:] or membrane.dtype != x.dtype):
+    if membrane is not None and (membrane.shape != shape or membrane.dtype != x.dtype):
         raise StateError(
-            f"lif_scan: membrane is {membrane.dtype} of shape {list(membrane.shape)}, "
-            f"x needs {x.dtype} of shape {list(x.shape[1:])}"
+            f"{name}: membrane is {membrane.dtype} of shape {list(membrane.shape)}, "
+            f"x needs {x.dtype} of shape {list(shape)}"
         )
-    check_per_neuron("lif_scan", "decay", decay, x.shape[2:])
-    check_per_neuron("lif_scan", "threshold", threshold, x.shape[2:])
+    check_per_neuron(name, "decay", decay, shape[1:])
+    check_per_neuron(name, "threshold", threshold, shape[1:])

@@ -14,6 +14,7 @@ from neuropil.kernels.lanes import STRETCH, array, array_or_none, sum_lanes
 from neuropil.kernels.lif_compiled import SEGMENT, lif_backward, lif_forward
 from neuropil.kernels.surrogate_compiled import KINDS
 
+Settings = tuple[int, bool, str, float, bool, bool, bool]  # what `run_lif` takes from `steps` to `keep`
 _SETTINGS = "str surrogate, float scale, bool zero, bool detach, bool keep"
 
 
@@ -22,6 +23,7 @@ def run_lif(
     membrane: Tensor | None,
     decay: Tensor,
     threshold: Tensor,
+    shape: torch.Size,
     steps: int,
     save: bool,
     surrogate: str,
@@ -31,27 +33,28 @@ def run_lif(
     keep: bool,
     owner: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spikes `[steps, lanes]`, last membrane `[lanes]`, membranes saved (if `save`) at segments' starts, if any are.
+    """Spikes `[steps, *shape]`, last membrane, membranes saved (if `save`) at segments' starts, if any are.
 
-    `x` is `[steps, lanes]`, or `[1, lanes]` for the same input at every step. `membrane` is None at rest. `decay`
-    and `threshold` are `[period]`, where the period divides the lanes. `keep` lets the gradient through time. In
-    the name of an `owner`, a last membrane that is NaN or infinite is refused.
+    `x` is `[steps, *shape]`, or of `shape` for the same input at every step. `membrane` is of `shape`, or None at
+    rest. `decay` and `threshold` hold one number, or `[period]`, where the period divides the lanes: the numbers of
+    `shape`. `keep` lets the gradient through time. In the name of an `owner`, a last membrane that is NaN or infinite
+    is refused.
     """
-    lanes, rows = x.shape[1], _saved_rows(steps, save)
-    spikes, final = x.new_empty(steps, lanes), x.new_empty(lanes)
+    lanes, rows = shape.numel(), _saved_rows(steps, save)
+    spikes, final = x.new_empty((steps, *shape)), x.new_empty(shape)
     saved = x.new_empty(rows, lanes) if rows else None
     lost = np.zeros(1, np.int64)
     run_over(
         lif_forward,
         lanes,
         spikes.numel(),
-        _rows(x),
-        array_or_none(membrane, x.dtype, 1),
-        array(decay),
-        array(threshold),
+        _rows(x, shape),
+        array_or_none(membrane, x.dtype, 1).reshape(-1),
+        array(decay).reshape(-1),
+        array(threshold).reshape(-1),
         zero,
-        spikes.numpy(),
-        final.numpy(),
+        spikes.numpy().reshape(steps, lanes),
+        final.numpy().reshape(lanes),
         array_or_none(saved, x.dtype, 2),
         lost,
         stretch=STRETCH,
@@ -64,9 +67,11 @@ def run_lif(
 def _lif(
     x: Tensor, membrane: Tensor, decay: Tensor, threshold: Tensor, steps: int, save: bool, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`run_lif` with empty tensors for None, as operators need them."""
-    start = membrane if membrane.numel() else None
-    spikes, final, saved = run_lif(x, start, decay, threshold, steps, save, *settings)
+    """`run_lif` for `x [steps or 1, lanes]`, with empty tensors for None, as operators need them."""
+    start, held = membrane if membrane.numel() else None, x.shape[0] == 1
+    spikes, final, saved = run_lif(
+        x[0] if held else x, start, decay, threshold, x.shape[1:], steps, save, *settings
+    )
     return spikes, final, x.new_empty(0, x.shape[1]) if saved is None else saved
 
 
@@ -97,6 +102,8 @@ def run_lif_backward(
     g_final: Tensor | None,
     wants_decay: bool,
     wants_threshold: bool,
+    shape: torch.Size,
+    steps: int,
     surrogate: str,
     scale: float,
     zero: bool,
@@ -105,32 +112,32 @@ def run_lif_backward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the input, in its shape, of the membrane if one is given, of decay and threshold if wanted.
 
-    `g_final` is None where nothing follows the last membrane.
+    Tensors are as in `run_lif`; `g_final` is None where nothing follows the last membrane.
     """
-    lanes, dtype = g_spikes.shape[1], x.dtype
-    g_x = x.new_empty(x.shape)
-    g_membrane = None if membrane is None else torch.empty_like(membrane)
+    lanes, dtype = shape.numel(), x.dtype
+    g_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    g_membrane = None if membrane is None else x.new_empty(shape)
     g_decay = x.new_empty(lanes) if wants_decay else None
     g_threshold = x.new_empty(lanes) if wants_threshold else None
-    g_x_array = g_x.numpy()
+    g_x_array = _rows(g_x, shape)
     run_over(
         lif_backward,
         lanes,
         g_spikes.numel(),
-        _rows(x),
+        _rows(x, shape),
         array_or_none(saved, dtype, 2),
-        array_or_none(membrane, dtype, 1),
-        array(decay),
-        array(threshold),
-        array(g_spikes),
-        array_or_none(g_final, dtype, 1),
+        array_or_none(membrane, dtype, 1).reshape(-1),
+        array(decay).reshape(-1),
+        array(threshold).reshape(-1),
+        array(g_spikes).reshape(steps, lanes),
+        array_or_none(g_final, dtype, 1).reshape(-1),
         KINDS[surrogate],
         g_x_array.dtype.type(scale),
         zero,
         detach,
         keep,
         g_x_array,
-        array_or_none(g_membrane, dtype, 1),
+        array_or_none(g_membrane, dtype, 1).reshape(-1),
         array_or_none(g_decay, dtype, 1),
         array_or_none(g_threshold, dtype, 1),
         stretch=STRETCH,
@@ -157,8 +164,22 @@ def _lif_backward(
     saved_, membrane_, g_final_ = (
         tensor if tensor.numel() else None for tensor in (saved, membrane, g_final)
     )
-    found = run_lif_backward(x, saved_, membrane_, decay, threshold, g_spikes, g_final_, *settings)
-    return tuple(x.new_empty(0) if gradient is None else gradient for gradient in found)
+    wants_decay, wants_threshold, *others = settings
+    g_x, *found = run_lif_backward(
+        x[0] if x.shape[0] == 1 else x,
+        saved_,
+        membrane_,
+        decay,
+        threshold,
+        g_spikes,
+        g_final_,
+        wants_decay,
+        wants_threshold,
+        x.shape[1:],
+        g_spikes.shape[0],
+        *others,
+    )
+    return g_x.view(x.shape), *(x.new_empty(0) if gradient is None else gradient for gradient in found)
 
 
 lif_backward_op = torch.library.custom_op(
@@ -224,7 +245,8 @@ lif.register_autograd(_backward, setup_context=_setup_context)
 class LIFScan(torch.autograd.Function):
     """`run_lif` without torch's dispatcher; where its answer is `known` from a run before, only its gradient.
 
-    `x` is `[steps, ...]` and `membrane` as one of its rows, or None at rest; the rest as `run_lif` takes it.
+    `x` is `[steps, *shape]`, or of `shape` for the same input at every step; `membrane` is of `shape`, or None at
+    rest.
     """
 
     @staticmethod
@@ -232,27 +254,24 @@ class LIFScan(torch.autograd.Function):
         ctx: Any,
         known: tuple[Tensor, Tensor] | None,
         owner: str | None,
+        shape: torch.Size,
         x: Tensor,
         membrane: Tensor | None,
         decay: Tensor,
         threshold: Tensor,
-        steps: int,
-        save: bool,
-        *settings: Any,
+        settings: Settings,
     ) -> tuple[Tensor, Tensor]:
         """Spikes and the last membrane."""
-        shape = x.shape
-        flat = x.reshape(shape[0], shape[1:].numel())
-        rest = None if membrane is None else membrane.reshape(-1)
         saved = None
+        if x.stride(0) != 0:  # held by a stride: copied, it would be read once per step
+            x = x.contiguous()
         if known is None:
-            spikes, final, saved = run_lif(flat, rest, decay, threshold, steps, save, *(*settings, owner))
-            spikes, final = spikes.view(steps, *shape[1:]), final.view(shape[1:])
+            spikes, final, saved = run_lif(x, membrane, decay, threshold, shape, *settings, owner=owner)
         else:  # the backward pass finds the membranes by a scan of its own
             spikes, final = (tensor.detach() for tensor in known)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(flat, saved, rest, decay, threshold)
-        ctx.steps, ctx.shape, ctx.settings = steps, shape, settings
+        ctx.save_for_backward(x, saved, membrane, decay, threshold)
+        ctx.shape, ctx.settings = shape, settings
         return spikes, final
 
     @staticmethod
@@ -260,33 +279,32 @@ class LIFScan(torch.autograd.Function):
     def backward(ctx: Any, g_spikes: Tensor | None, g_final: Tensor | None) -> tuple[Any, ...]:
         """What `lif` gives."""
         x, saved, membrane, decay, threshold = ctx.saved_tensors
-        shape, needs = ctx.shape, ctx.needs_input_grad
-        g_x, g_membrane, g_decay, g_threshold = run_lif_backward(
+        (steps, _, *settings), shape, needs = ctx.settings, ctx.shape, ctx.needs_input_grad
+        gradients = run_lif_backward(
             x,
             saved,
             membrane,
             decay,
             threshold,
-            x.new_zeros(ctx.steps, x.shape[1])
-            if g_spikes is None
-            else g_spikes.reshape(ctx.steps, x.shape[1]),
-            None if g_final is None else g_final.reshape(-1),
-            needs[4],
+            x.new_zeros((steps, *shape)) if g_spikes is None else g_spikes,
+            g_final,
             needs[5],
-            *ctx.settings,
+            needs[6],
+            shape,
+            steps,
+            *settings,
         )
-        if g_membrane is not None:
-            g_membrane = g_membrane.view(shape[1:])
-        return None, None, g_x.view(shape), g_membrane, g_decay, g_threshold, *_NO_GRADIENTS
-
-
-_NO_GRADIENTS = (None,) * 7  # of the settings
+        return None, None, None, *gradients, None
 
 
 def _saved_rows(steps: int, save: bool) -> int:
     return max(0, -(-steps // SEGMENT) - 1) if save else 0
 
 
-def _rows(x: Tensor) -> Any:
-    """`x` as an array, one row of it where all rows are the same memory."""
-    return array(x[:1] if x.stride(0) == 0 else x)
+def _rows(x: Tensor, shape: torch.Size) -> Any:
+    """`x [steps, *shape]` as an array `[steps, lanes]`; one row where it is of `shape`, or all rows the same memory."""
+    rows = 1
+    if x.dim() > len(shape):
+        x = x[:1] if x.stride(0) == 0 else x
+        rows = x.shape[0]
+    return array(x).reshape(rows, shape.numel())

@@ -96,10 +96,9 @@ class LIF(Leaky):
         self, x: Float[Tensor, "time batch ..."], state: LIFState | None = None
     ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """Spikes (0 or 1, in the dtype of `x`) of every step, and the state after the last."""
-        start = self._start(x, state)
         spikes, membrane = lif_scan(
             x,
-            start,
+            None if self._rests(state) else self._start(x, state),
             self.decay,
             self.threshold,
             self.surrogate,
@@ -115,11 +114,10 @@ class LIF(Leaky):
         self, x: Float[Tensor, "batch ..."], time_steps: int, state: LIFState | None = None
     ) -> tuple[Float[Tensor, "time batch ..."], LIFState]:
         """`forward` of an input held for `time_steps` steps: the same numbers, `x` read once, not copied."""
-        start = self._start(x.unsqueeze(0), state)
         spikes, membrane = lif_scan_static(
             x,
             time_steps,
-            start,
+            None if self._rests(state) else self._start(x.unsqueeze(0), state),
             self.decay,
             self.threshold,
             self.surrogate,
@@ -131,14 +129,17 @@ class LIF(Leaky):
         )
         return spikes, LIFState(membrane)
 
-    def _start(self, x: Tensor, state: LIFState | None) -> Tensor | None:
-        """The membrane to begin with; None where all begin at rest, which saves writing the zeros."""
+    def _rests(self, state: LIFState | None) -> bool:
+        """Whether all membranes begin at rest, where the scan needs no zeros."""
+        return state is None and type(self).initial_state is LIF.initial_state
+
+    def _start(self, x: Tensor, state: LIFState | None) -> Tensor:
+        """The membrane to begin with."""
         check_input(self, x)
-        if state is None and type(self).initial_state is LIF.initial_state:
-            return None
         if state is None:
-            return self.initial_state(x).membrane
-        self.check_state(state, x)
+            state = self.initial_state(x)
+        else:
+            self.check_state(state, x)
         return state.membrane
 
     def extra_repr(self) -> str:
