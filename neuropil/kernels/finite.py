@@ -12,8 +12,11 @@ from torch import Tensor
 
 from neuropil.errors import NonFiniteError
 from neuropil.kernels.addresses import addresses
-from neuropil.kernels.compiled import run_over
-from neuropil.kernels.finite_compiled import look_for_nonfinite
+from neuropil.kernels.compiled import run_over, serves
+from neuropil.kernels.finite_compiled import count_nonfinite, look_for_nonfinite
+from neuropil.kernels.lanes import array
+
+_LARGE = 1 << 18  # numbers from which torch's sum, on all threads, is faster than one thread of ours
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -31,6 +34,21 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return not found[0]
 
 
+def nonfinite(x: Tensor) -> int:
+    """How many numbers of a tensor are NaN or infinite, in one pass where there are none.
+
+    >>> nonfinite(torch.tensor([1.0, torch.nan, -torch.inf]))
+    2
+    """
+    if x.numel() < _LARGE and x.layout is torch.strided and serves(x):
+        return int(count_nonfinite(array(x).reshape(-1)))
+    x = x.detach()
+    # a sum is finite only if its terms are; one that overflows is looked at again
+    if math.isfinite(x.sum().item()):
+        return 0
+    return int(x.numel() - x.isfinite().sum())
+
+
 def check_membrane(owner: str, membrane: Tensor) -> None:
     """Raise NonFiniteError for a last membrane that is NaN or infinite, on the CPU and outside graphs.
 
@@ -39,10 +57,7 @@ def check_membrane(owner: str, membrane: Tensor) -> None:
 
     >>> check_membrane("LIF", torch.zeros(1))
     """
-    answers = membrane.is_cpu and not torch.compiler.is_compiling()
-    membrane = membrane.detach()
-    # a sum is finite only if its terms are; one that overflows is looked at again
-    if answers and not math.isfinite(membrane.sum().item()) and not membrane.isfinite().all():
+    if membrane.is_cpu and not torch.compiler.is_compiling() and nonfinite(membrane):
         refuse_nonfinite(owner)
 
 

@@ -11,6 +11,15 @@ Array = Any  # numpy arrays, as Numba sees them
 
 
 @kernel
+def count_nonfinite(x: Array) -> int:
+    """How many numbers of `x [numbers]` are NaN or infinite: those less themselves are not 0."""
+    bad = 0
+    for i in range(len(x)):
+        bad += x[i] - x[i] != 0
+    return bad
+
+
+@kernel
 def look_for_nonfinite(start: int, stop: int, rows: Array, found: Array) -> None:
     """Set `found` to 1 when a number between places `start` and `stop` is NaN or infinite: it less itself is not 0."""
     for row in range(len(rows)):

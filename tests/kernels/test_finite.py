@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuropil.kernels.finite import all_finite
+from neuropil.kernels.finite import _LARGE, all_finite, nonfinite
 
 SHAPES = [(0,), (3, 5), (), (300, 400), (1,)]
 
@@ -51,3 +51,19 @@ def test_sparse_and_dense_together():
     weights = torch.eye(3).to_sparse()
     assert all_finite([torch.ones(2), weights])
     assert not all_finite([torch.ones(2), weights * torch.nan])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("numbers", [0, 5, 1000, _LARGE + 1])
+@pytest.mark.parametrize("learns", [False, True])
+def test_those_that_are_not_finite_are_counted(numbers, dtype, learns):
+    x = torch.full((2, numbers), torch.finfo(dtype).max, dtype=dtype).T
+    assert nonfinite(x.requires_grad_(learns)) == 0
+    bad = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)[:numbers]
+    with torch.no_grad():
+        x[: len(bad), 1] = bad
+    assert nonfinite(x) == len(bad)
+
+
+def test_a_sparse_tensor_is_looked_at_too():
+    assert nonfinite(torch.eye(3).to_sparse()) == 0
