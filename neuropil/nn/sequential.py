@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,14 +17,8 @@ from neuropil.nn.readout import Readout
 from neuropil.nn.stateful import Stateful
 
 States = tuple[Any, ...]
-
-
-class _Signal(NamedTuple):
-    """What travels from layer to layer."""
-
-    x: Tensor
-    # still: no time axis yet; moving: [time, batch, ...]; read: a readout has taken the time axis away
-    phase: Literal["still", "moving", "read"]
+# What travels has no time axis yet, is [time, batch, ...], or a readout has taken the time axis away.
+_Phase = Literal["still", "moving", "read"]
 
 
 class Sequential(nn.Sequential):
@@ -68,38 +62,39 @@ class Sequential(nn.Sequential):
         The state is a tuple with one entry per layer, None for a layer without state.
         """
         check_finite(x, "Sequential input")
-        phase: Literal["still", "moving"] = "moving" if self.time_steps is None else "still"
-        if phase == "moving" and x.dim() < 2:
+        time_steps = self.time_steps
+        if time_steps is None and x.dim() < 2:
             raise ShapeError(f"Sequential: input {list(x.shape)}, expected [time, batch, ...features]")
-        signal, next_state = self._run(_Signal(x, phase), state, self.time_steps or 0)
-        if signal.phase == "still":
-            return _hold(signal.x, self.time_steps or 0), next_state
-        return signal.x, next_state
+        phase: _Phase = "moving" if time_steps is None else "still"
+        y, phase, next_state = self._run(x, phase, state, time_steps or 0)
+        return (_hold(y, time_steps or 0) if phase == "still" else y), next_state
 
     def extra_repr(self) -> str:
         """Time steps of a static input, for printing."""
         return "" if self.time_steps is None else f"time_steps={self.time_steps}"
 
-    def _run(self, signal: _Signal, state: States | None, time_steps: int) -> tuple[_Signal, States]:
-        if state is None:
-            state = (None,) * len(self)
-        elif not isinstance(state, tuple) or len(state) != len(self):
+    def _run(
+        self, x: Tensor, phase: _Phase, state: States | None, time_steps: int
+    ) -> tuple[Tensor, _Phase, States]:
+        if state is not None and (not isinstance(state, tuple) or len(state) != len(self)):
             got = f"{len(state)} entries" if isinstance(state, tuple) else type(state).__name__
             raise StateError(f"Sequential: state is {got}, expected a tuple of {len(self)}, one per layer")
         after: list[Any] = []
-        for (name, layer), before in zip(self._layers(), state, strict=True):
+        for name, layer in self._layers():
+            before = None if state is None else state[len(after)]
+            entry = None
             if isinstance(layer, Sequential):
-                signal, entry = layer._run(signal, before, time_steps)
+                x, phase, entry = layer._run(x, phase, before, time_steps)
             elif isinstance(layer, Stateful):
-                x, entry = _live(layer, signal, before, time_steps)
-                signal = _Signal(x, "moving")
+                x, entry = _live(layer, x, phase, before, time_steps)
+                phase = "moving"
             elif isinstance(layer, Readout):
-                x = _hold(signal.x, time_steps) if signal.phase == "still" else signal.x
-                signal, entry = _Signal(layer(x), "read"), None
+                x = layer(_hold(x, time_steps) if phase == "still" else x)
+                phase = "read"
             else:
-                signal, entry = _Signal(_apply(name, layer, signal), signal.phase), None
+                x = _apply(name, layer, x, phase)
             after.append(entry)
-        return signal, tuple(after)
+        return x, phase, tuple(after)
 
     def _layers(self) -> Iterator[tuple[str, nn.Module]]:
         for name, layer in self._modules.items():
@@ -145,25 +140,24 @@ def _hold(x: Tensor, time_steps: int) -> Tensor:
     return x.unsqueeze(0).expand(time_steps, *x.shape)
 
 
-def _live(layer: Stateful, signal: _Signal, state: Any, time_steps: int) -> tuple[Tensor, Any]:
+def _live(layer: Stateful, x: Tensor, phase: _Phase, state: Any, time_steps: int) -> tuple[Tensor, Any]:
     """Run a layer that lives in time."""
-    if signal.phase == "still" and not _is_hooked(layer):
-        return cast(tuple[Tensor, Any], layer.forward_static(signal.x, time_steps, state))
-    # hooks are given what the contract promises, a sequence
-    x = _hold(signal.x, time_steps) if signal.phase == "still" else signal.x
-    return cast(tuple[Tensor, Any], layer(x, state))
+    if phase != "still":
+        return cast(tuple[Tensor, Any], layer(x, state))
+    if _is_hooked(layer):  # hooks are given what the contract promises, a sequence
+        return cast(tuple[Tensor, Any], layer(_hold(x, time_steps), state))
+    return cast(tuple[Tensor, Any], layer.forward_static(x, time_steps, state))
 
 
 def _is_hooked(layer: nn.Module) -> bool:
     """Whether someone waits for the layer to be called."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(hooks)
+    before, after = layer._forward_pre_hooks, layer._forward_hooks
+    return bool(before or after or layer._backward_hooks or layer._backward_pre_hooks)
 
 
-def _apply(name: str, layer: nn.Module, signal: _Signal) -> Tensor:
+def _apply(name: str, layer: nn.Module, x: Tensor, phase: _Phase) -> Tensor:
     """Run a layer that knows nothing of time."""
-    x = signal.x
-    if signal.phase != "moving":
+    if phase != "moving":
         _check_input(name, layer, x, x.shape)
         return cast(Tensor, layer(x))
     time, batch = x.shape[:2]
