@@ -113,11 +113,13 @@ def traced(*tensors: torch.Tensor) -> bool:
     >>> traced(torch.zeros(2))
     False
     """
-    return torch.compiler.is_compiling() or any(
-        type(tensor) not in (torch.Tensor, torch.nn.Parameter)
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        for tensor in tensors
-    )
+    if torch.compiler.is_compiling():
+        return True
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    for tensor in tensors:  # noqa: SIM110  (as above)
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or wrapped(tensor):
+            return True
+    return False
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from neuropil.kernels.sparse_block_dense import blocks_from_dense, blocks_to_den
 from neuropil.kernels.sparse_block_op import block_sparse, run_block_sparse, run_block_sparse_backward
 from neuropil.kernels.sparse_blocks import BlockPattern, block_entries, find_blocks
 from neuropil.kernels.sparse_dense import from_dense, to_dense
-from neuropil.kernels.sparse_op import CHUNK, NARROWEST, run_sparse, run_sparse_backward, sparse
+from neuropil.kernels.sparse_op import NARROWEST, chunk_rows, run_sparse, run_sparse_backward, sparse
 from neuropil.kernels.sparse_product import product
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ _MOST_INT16 = 32767
 class SparsePattern(NamedTuple):
     """Which entries of a matrix are kept, in the order in which their values are stored.
 
-    Entries lie panel by panel (a panel is a range of neighbouring columns), in each panel by chunks of 64 rows, in a
-    chunk row by row, those with few entries first, in each row from left to right. Indices of rows and columns are
-    int16 where that is enough, all else is int32.
+    Entries lie panel by panel (a panel is a range of neighbouring columns), in each panel by chunks of 64 rows, or of
+    256 where there are 1024 or more, in a chunk row by row, those with few entries first, in each row from left to
+    right. Indices of rows and columns are int16 where that is enough, all else is int32.
     """
 
     pointers: Int[Tensor, " panels_x_rows_1"]  # first entry of each line, a row in a panel, and the end
@@ -60,7 +60,7 @@ class SparsePattern(NamedTuple):
     @property
     def kept(self) -> int:
         """Number of entries."""
-        return len(self.columns)
+        return self.columns.shape[0]
 
 
 def sparse_pattern(mask: Bool[Tensor, "rows columns"]) -> SparsePattern | BlockPattern:
@@ -116,7 +116,7 @@ def _panels(i: Tensor, j: Tensor, rows: int, features: int) -> tuple[Tensor, Ten
     line = j // size * rows + i
     counts = torch.bincount(line, minlength=panels * rows)
     row = torch.arange(rows, device=i.device).repeat(panels)
-    chunk = torch.arange(panels, device=i.device).repeat_interleave(rows) * rows + row // CHUNK
+    chunk = torch.arange(panels, device=i.device).repeat_interleave(rows) * rows + row // chunk_rows(rows)
     sorted_lines = (chunk * (size + 1) + counts).argsort(stable=True)
     place = torch.empty_like(sorted_lines)
     place[sorted_lines] = torch.arange(len(place), device=i.device)
@@ -201,29 +201,30 @@ def sparse_linear(
     >>> sparse_linear(torch.tensor([[1.0, 10.0]]), torch.tensor([2.0, 3.0, 4.0]), pattern)
     tensor([[ 2., 43.]])
     """
-    if x.dim() < 1 or x.shape[-1] != pattern.features:
-        raise ShapeError(f"sparse_linear: x has shape {list(x.shape)}, expected [..., {pattern.features}]")
-    if values.shape != (pattern.kept,) or values.dtype != x.dtype:
+    features, rows, kept = pattern.features, pattern.rows, pattern.kept
+    if x.dim() < 1 or x.shape[-1] != features:
+        raise ShapeError(f"sparse_linear: x has shape {list(x.shape)}, expected [..., {features}]")
+    if values.shape != (kept,) or values.dtype != x.dtype:
         raise ShapeError(
             f"sparse_linear: values are {values.dtype} of shape {list(values.shape)}, "
-            f"expected {x.dtype} of shape [{pattern.kept}]"
+            f"expected {x.dtype} of shape [{kept}]"
         )
-    if x.numel() == 0 or _dense_is_faster(pattern, x.numel() // x.shape[-1]) or not serves(x, values):
+    if x.numel() == 0 or _dense_is_faster(pattern, kept, x.numel() // features) or not serves(x, values):
         return sparse_linear_reference(x, values, pattern)
-    samples = x.reshape(-1, x.shape[-1])
+    samples = x if x.dim() == 2 else x.reshape(-1, features)
     if isinstance(pattern, BlockPattern):
-        how = block_sparse, run_block_sparse, run_block_sparse_backward
-        return product(samples, values, pattern[:-1], *how).view(*x.shape[:-1], pattern.rows)
-    y = product(samples, values, pattern, sparse, run_sparse, run_sparse_backward)
-    return y.view(*x.shape[:-1], pattern.rows)
+        y = product(samples, values, pattern[:-1], block_sparse, run_block_sparse, run_block_sparse_backward)
+    else:
+        y = product(samples, values, pattern, sparse, run_sparse, run_sparse_backward)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
 
 
-def _dense_is_faster(pattern: SparsePattern | BlockPattern, samples: int) -> bool:
+def _dense_is_faster(pattern: SparsePattern | BlockPattern, kept: int, samples: int) -> bool:
     """Whether writing the dense matrix and multiplying by it takes less time."""
     size = pattern.rows * pattern.features
     if isinstance(pattern, BlockPattern):
-        return samples >= _MANY_SAMPLES and pattern.kept >= _DENSE_FROM_BLOCKS * size
-    return pattern.kept >= (_DENSE_FROM_FOR_FEW if samples <= _FEW_SAMPLES else _DENSE_FROM) * size
+        return samples >= _MANY_SAMPLES and kept >= _DENSE_FROM_BLOCKS * size
+    return kept >= (_DENSE_FROM_FOR_FEW if samples <= _FEW_SAMPLES else _DENSE_FROM) * size
 
 
 def sparse_linear_reference(

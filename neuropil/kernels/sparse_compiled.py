@@ -34,16 +34,18 @@ def pack(x: Array, flat: Array, sample: int, width: int, first: int, stop: int, 
     """Features `first` to `stop` of `width` samples of `x [samples, features]` from `sample` on, zeros behind."""
     samples, features = x.shape
     tile = 64 // x.itemsize
-    for start in range(first, stop, tile):
+    # four lines of a sample in a row, as memory gives neighbours together
+    for begin in range(first, stop, 4 * tile):
         for here in range(sample, sample + width, tile):
-            at = (start - first) * width + here - sample
-            if here + tile <= samples and start + tile <= stop:
-                transpose(flat, here * features + start, features, packed, at, width)
-            else:
-                for i in range(min(tile, stop - start)):
-                    for j in range(tile):
-                        there = here + j < samples
-                        packed[at + i * width + j] = x[here + j, start + i] if there else x.dtype.type(0)
+            for start in range(begin, min(begin + 4 * tile, stop), tile):
+                at = (start - first) * width + here - sample
+                if here + tile <= samples and start + tile <= stop:
+                    transpose(flat, here * features + start, features, packed, at, width)
+                else:
+                    for i in range(min(tile, stop - start)):
+                        for j in range(tile):
+                            there = here + j < samples
+                            packed[at + i * width + j] = x[here + j, start + i] if there else x.dtype.type(0)
 
 
 @kernel_part
@@ -51,8 +53,8 @@ def unpack(packed: Array, width: int, sample: int, first: int, stop: int, x: Arr
     """The way back for one block, whose first sample is `sample`: features `first` to `stop` of `x`."""
     samples, features = x.shape
     tile = 64 // x.itemsize
-    for start in range(first, stop, tile):
-        for here in range(sample, min(sample + width, samples), tile):
+    for here in range(sample, min(sample + width, samples), tile):
+        for start in range(first, stop, tile):
             at = (start - first) * width + here - sample
             if here + tile <= samples and start + tile <= stop:
                 transpose(packed, at, width, flat, here * features + start, features)

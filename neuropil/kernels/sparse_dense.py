@@ -10,7 +10,7 @@ from torch import Tensor
 from neuropil.kernels.compiled import Kernel, run_over
 from neuropil.kernels.lanes import array
 from neuropil.kernels.sparse_compiled import gather, scatter
-from neuropil.kernels.sparse_op import CHUNK
+from neuropil.kernels.sparse_op import chunk_rows
 
 
 @torch.library.custom_op(
@@ -52,7 +52,7 @@ def _(dense: Tensor, pointers: Tensor, lines: Tensor, columns: Tensor) -> Tensor
 def _move(kernel: Kernel, dense: Tensor, index: tuple[Tensor, ...], source: Any, target: Any) -> None:
     rows = len(dense)
     panels = (len(index[0]) - 1) // max(1, rows)
-    run_over(kernel, rows, dense.numel(), panels, *map(array, index), source, target, grain=CHUNK)
+    run_over(kernel, rows, dense.numel(), panels, *map(array, index), source, target, grain=chunk_rows(rows))
 
 
 def _remember_dense(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

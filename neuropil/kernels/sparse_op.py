@@ -14,7 +14,6 @@ from neuropil.kernels.sparse_product import register
 from neuropil.kernels.vector import REGISTER
 
 NARROWEST = 64  # columns of the narrowest panel; others have a power of two as many
-CHUNK = 64  # rows in a chunk of a panel
 _PATTERN = (
     "Tensor pointers, Tensor lines, Tensor columns, Tensor pointers_t, Tensor lines_t, Tensor columns_t, "
     "Tensor order, int rows, int features"
@@ -81,7 +80,7 @@ def run_sparse_backward(
             *(array(tensor) for tensor in (pointers, lines, columns, g, x)),
             g_values.numpy(),
             _parts(g),
-            grain=CHUNK,
+            grain=chunk_rows(rows),
             stretch=_STRETCH,
         )
     return g_x, g_values
@@ -104,6 +103,11 @@ register(sparse, sparse_backward_op)
 _STRETCH = 1024
 
 
+def chunk_rows(rows: int) -> int:
+    """Rows in a chunk of a panel: the more, the more of them with as many entries, and the fewer to share out."""
+    return 256 if rows >= _STRETCH else 64
+
+
 def _multiply(
     x: Tensor, rows: int, index: tuple[Tensor, Tensor, Tensor], values: Tensor, order: Tensor | None
 ) -> Tensor:
@@ -114,12 +118,13 @@ def _multiply(
         rows,
         x.shape[0] * values.numel() + y.numel(),
         *_panels(x.shape[1], rows, index[0]),
-        *(array(tensor) for tensor in (*index, values)),
+        *[array(tensor) for tensor in index],
+        array(values),
         None if order is None else array(order),
         array(x),
         y.numpy(),
         _parts(x),
-        grain=CHUNK,
+        grain=chunk_rows(rows),
         stretch=_STRETCH,
     )
     return y
@@ -136,4 +141,4 @@ def _panels(features: int, rows: int, pointers: Tensor) -> tuple[int, int]:
 def _parts(x: Tensor) -> tuple[int, ...]:
     """Of the width in which the samples fit best."""
     registers = -(-x.shape[0] * x.itemsize // REGISTER)
-    return (0,) * next(parts for parts in (1, 2, 4) if parts >= min(registers, 3))
+    return (0,) * (min(registers, 2) if registers < 3 else 4)

@@ -124,6 +124,20 @@ def test_threads_change_no_bit():
         assert all(map(torch.equal, grads, results[0][1]))
 
 
+@pytest.mark.parametrize("smaller", [False, True])
+def test_chunks_of_many_rows_and_smaller_ones_as_they_were_once_saved(monkeypatch, smaller):
+    if smaller:
+        monkeypatch.setattr(module, "chunk_rows", lambda rows: 64)
+    x, _, pattern = problem(5, 1100, 70, 0.2)
+    weight = torch.randn(1100, 70, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    weight *= dense_weight(torch.ones(pattern.kept, dtype=x.dtype), pattern)
+    values = sparse_values(weight, pattern).requires_grad_()
+    assert torch.equal(dense_weight(values, pattern), weight)
+    y, (g_x, g_values) = gradients(sparse_linear, x, values, pattern)
+    y_, (g_x_, g_values_) = gradients(sparse_linear_reference, x, values, pattern)
+    assert_close([y, g_x, g_values], [y_, g_x_, g_values_])
+
+
 @pytest.mark.parametrize(
     ("samples", "density", "is_dense"), [(3, 0.9, True), (64, 0.6, False), (65, 0.6, True), (65, 0.4, False)]
 )
