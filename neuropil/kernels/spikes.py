@@ -119,7 +119,8 @@ def events_of(spikes: Tensor, size: int = CHUNK) -> Events:
     """Find the entries of `spikes` that are not zero; where chunks of `size` neurons end is noted."""
     samples, count = spikes.shape
     values = array(spikes)
-    ends = np.empty((samples, 1 - -count // size), np.int64)
+    chunks = -(-count // size)
+    ends = np.empty((samples, 1 + chunks), np.int64)
     neurons, worth = np.empty(values.size, np.int32), np.empty(values.size, values.dtype)
     run_over(find_events, samples, values.size, values, ends, neurons, worth, size, _PARTS, grain=1)
     return Events(int((ends[:, -1] - ends[:, 0]).sum()), ends, neurons, worth)
