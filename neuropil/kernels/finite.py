@@ -40,7 +40,8 @@ def nonfinite(x: Tensor) -> int:
     >>> nonfinite(torch.tensor([1.0, torch.nan, -torch.inf]))
     2
     """
-    if x.numel() < _LARGE and x.layout is torch.strided and serves(x):
+    readable = x.layout is torch.strided and not torch._C._are_functorch_transforms_active()
+    if x.numel() < _LARGE and readable and serves(x):
         return int(count_nonfinite(array(x).reshape(-1)))
     x = x.detach()
     # a sum is finite only if its terms are; one that overflows is looked at again

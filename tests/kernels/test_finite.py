@@ -65,5 +65,9 @@ def test_those_that_are_not_finite_are_counted(numbers, dtype, learns):
     assert nonfinite(x) == len(bad)
 
 
-def test_a_sparse_tensor_is_looked_at_too():
+def test_sparse_tensors_and_those_beside_a_transform_are_looked_at_too():
     assert nonfinite(torch.eye(3).to_sparse()) == 0
+    x, bad = torch.ones(3), torch.tensor([1.0, torch.nan])
+    found = []
+    torch.func.jvp(lambda w: (found.extend([nonfinite(x), nonfinite(bad)]), w)[1], (x,), (x,))
+    assert found == [0, 1]
