@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
+from neuropil.kernels.compiled import kernel, run_over
 from neuropil.kernels.reservoir import leaky_reservoir_scan
+from neuropil.kernels.vector import length, load, scaled_add, store, zeros
 
+READ = "connections read at every step"
 UNITS, STEPS, LEAK = 1000, 10_000, 0.3
 
 
@@ -54,6 +57,30 @@ def ours(dtype: torch.dtype) -> Callable[[Arrays], Run]:
     return make
 
 
+@kernel
+def read_again(start, stop, values, steps, out, parts):  # type: ignore[no-untyped-def]
+    """Add up values `start` to `stop`, as many times as there are steps."""
+    one, found = values.dtype.type(1), zeros(values, parts)
+    for _ in range(steps):
+        for at in range(start, stop, length(values, parts)):
+            found = scaled_add(one, load(values, at, parts), found)
+    store(out, start, found)
+
+
+def read_connections(inputs: Arrays) -> Run:
+    """The strengths in single precision, without asking whom they connect: no run over the steps takes less."""
+    count, width = len(inputs["values"]), 64
+    values = np.ones(-(-count // width) * width, np.float32)
+    out = np.empty_like(values)
+    share = -(-len(values) // torch.get_num_threads() // width) * width
+
+    def run() -> None:
+        work = len(values) * len(inputs["x"])
+        run_over(read_again, len(values), work, values, len(inputs["x"]), out, (0,) * 4, grain=share)
+
+    return run
+
+
 def check(outputs: Mapping[str, Arrays]) -> list[str]:
     """States along the whole run: to rounding in double, to single precision in single."""
     return [
@@ -71,8 +98,9 @@ def workload(percent: int, target: float, goal: float, *more: Row) -> Workload:
             Contender("neuropil", ours(torch.float32)),
             Contender("neuropil, double", ours(torch.float64)),
             Contender("reservoirpy", "reservoir.py:reservoirpy", "peers"),
+            Contender(READ, read_connections),
         ],
-        [Row(name, ["reservoirpy"], target, goal), *more], check,
+        [Row(name, ["reservoirpy"], target, goal), *more], check, limit=READ,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from neuropil.nn import LIF, RateReadout, Sequential
 from neuropil.nn.surrogate import ArcTan
 
 STEPS, BATCH = 6, 64
+PRODUCTS = "matrix products alone"
 
 
 def inputs(static: bool) -> Callable[[bool], Arrays]:
@@ -91,6 +92,24 @@ def folded(layer: Callable[[Tensor], Tensor], *, held: bool = False, once: bool 
     return lambda data: step(data, model)
 
 
+def products(static: bool) -> Make:
+    """What a step multiplies: both layers forward, the gradients of both weights and of the hidden spikes."""
+
+    def make(data: Arrays) -> Run:
+        first, second = torch.from_numpy(data["first"]), torch.from_numpy(data["second"])
+        x = torch.from_numpy(data["x"]).flatten(0, -2)
+        spikes = (torch.rand(STEPS * len(data["targets"]), len(first)) < 0.1).float()
+        error, current = torch.rand(len(spikes), len(second)), torch.rand(len(x), len(first))
+
+        def run() -> None:
+            x @ first.mT, spikes @ second.mT  # forward
+            error @ second, error.mT @ spikes, current.mT @ x  # backward
+
+        return run
+
+    return make
+
+
 def check(outputs: Mapping[str, Arrays]) -> list[str]:
     """Loss and gradient of the first step, of those with the same equations and surrogate."""
     alike = (
@@ -114,6 +133,7 @@ def contenders(static: bool) -> list[Contender]:
         Contender("equations", folded(naive_layer, held=static)),
         Contender("plain torch", f"snn.py:plain{suffix}", "peers"),
         *(Contender(name, f"snn.py:{name}{suffix}", "peers") for name in LIBRARIES),
+        Contender(PRODUCTS, products(static)),
     ]
     if static:
         return [
@@ -132,6 +152,7 @@ WORKLOADS = [
         contenders(static=False),
         [Row("snn_step", RIVALS, 1.25, 1.4), Row("snn_relu", ["ReLU network"], 0.87, 0.95)],
         check,
+        limit=PRODUCTS,
     ),
     Workload(
         "snn_static",
@@ -140,5 +161,6 @@ WORKLOADS = [
         contenders(static=True),
         [Row("snn_static", RIVALS, 2.6, 3.5), Row("snn_static_once", ["plain torch, product once"], 1, 1.25)],
         check,
+        limit=PRODUCTS,
     ),
 ]

@@ -131,6 +131,18 @@ def infer(arrays: Arrays) -> Run:
     return run
 
 
+def infer_equal_arithmetic(arrays: Arrays) -> Run:
+    """The forward product of a dense layer with as many weights as the mask keeps."""
+    x, weight, _, mask = map(torch.from_numpy, arrays.values())
+    weight = weight[: max(1, round(float(mask.float().mean()) * len(mask)))].clone()
+
+    def run() -> None:
+        with torch.no_grad():
+            functional.linear(x, weight)
+
+    return run
+
+
 def infer_csr(arrays: Arrays) -> Run:
     """Torch's own compressed rows."""
     x, weight, _, mask = map(torch.from_numpy, arrays.values())
@@ -217,8 +229,10 @@ WORKLOADS = [
             Contender("neuropil", infer),
             Contender("torch CSR", infer_csr),
             Contender("dense", infer_dense),
+            Contender(EQUAL, infer_equal_arithmetic),
         ],
         [Row("sparse_infer_90", ["torch CSR"], 2, 3)],
         agree("y"),
+        limit=EQUAL,
     ),
 ]

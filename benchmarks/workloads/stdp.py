@@ -11,8 +11,11 @@ import torch
 
 from benchmarks.peers.stdp import TAU, plain_numpy
 from benchmarks.workload import Arrays, Contender, Row, Run, Workload, close
-from neuropil.kernels.stdp import stdp_lif_scan
+from neuropil.kernels.compiled import kernel, run_over
+from neuropil.kernels.stdp import PlasticRun, stdp_lif_scan
 from neuropil.kernels.stdp_rules import PairSTDP
+
+WRITTEN = "weights of spiking neurons written"
 
 
 def inputs(tiny: bool) -> Arrays:
@@ -27,16 +30,47 @@ def inputs(tiny: bool) -> Arrays:
     }
 
 
-def ours(arrays: Arrays) -> Run:
-    """One call for the whole run."""
-    pre, weight = torch.from_numpy(arrays["pre"]), torch.from_numpy(arrays["weight"])
+def learn(arrays: Arrays) -> PlasticRun:
+    """The whole run, in one call."""
     rate, decay = float(arrays["rate"][0]), math.exp(-1 / TAU)
     rule = PairSTDP(potentiation=rate, depression=rate, pre_decay=decay, post_decay=decay)
+    pre, weight = torch.from_numpy(arrays["pre"]), torch.from_numpy(arrays["weight"])
     threshold = float(arrays["threshold"][0])
+    return stdp_lif_scan(pre, weight, rule, decay=decay, threshold=threshold, reset="zero")
+
+
+def ours(arrays: Arrays) -> Run:
+    """Changes of the weights."""
+    weight = torch.from_numpy(arrays["weight"])
 
     def run() -> dict[str, Any]:
-        run = stdp_lif_scan(pre, weight, rule, decay=decay, threshold=threshold, reset="zero")
-        return {"change": run.weight - weight}
+        return {"change": learn(arrays).weight - weight}
+
+    return run
+
+
+@kernel
+def add_to_rows(start, stop, rows, change, weight):  # type: ignore[no-untyped-def]
+    """Add `change` to columns `start` to `stop` of one row after the other."""
+    for k in range(len(rows)):
+        row = weight[rows[k], start:stop]
+        for j in range(len(row)):
+            row[j] += change[start + j]
+
+
+def write_rows(arrays: Arrays) -> Run:
+    """A plain addition for every spike, to the row of an input or of an output, each where rows are contiguous."""
+    pre, weight = torch.from_numpy(arrays["pre"]), torch.from_numpy(arrays["weight"])
+    post = learn(arrays).spikes
+    sides = [
+        (spikes.nonzero()[:, 1].numpy(), torch.zeros(matrix.shape[1]).numpy(), matrix.clone().numpy())
+        for spikes, matrix in ((pre, weight.mT.contiguous()), (post, weight))
+    ]
+
+    def run() -> None:
+        for rows, change, matrix in sides:
+            columns = matrix.shape[1]
+            run_over(add_to_rows, columns, len(rows) * columns, rows, change, matrix, grain=256)
 
     return run
 
@@ -54,7 +88,8 @@ WORKLOADS = [
             Contender("plain numpy", plain_numpy),
             Contender("bindsnet", "stdp.py:bindsnet", "peers"),
             Contender("brian2", "stdp.py:brian2", "brian2"),
+            Contender(WRITTEN, write_rows),
         ],
-        [Row("stdp", ["bindsnet", "brian2"], 35, 60)], check,
+        [Row("stdp", ["bindsnet", "brian2"], 35, 60)], check, limit=WRITTEN,
     )
 ]  # fmt: skip
